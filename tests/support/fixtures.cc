@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/support/fixtures.h"
+
+#include <fstream>
+
+#include "common/base/status.h"
+
+namespace mft::testing {
+
+std::string Fixture(const std::string& name) { return std::string(MFT_SOURCE_DIR) + "/tests/fixtures/" + name; }
+
+std::string TokenizerFile(const std::string& name) {
+  return std::string(MFT_DEPS_DIR) + "/mistral_common/data/" + name;
+}
+
+std::vector<Json> ReadJsonLines(const std::string& path) {
+  std::ifstream file(path);
+  MFT_CHECK(file.is_open(), path);
+  std::vector<Json> lines;
+  for (std::string line; std::getline(file, line);) {
+    lines.push_back(Json::parse(line));
+  }
+  return lines;
+}
+
+}  // namespace mft::testing
