@@ -9,49 +9,92 @@
 #include <string_view>
 #include <vector>
 
-#include "common/base/json.h"
 #include "common/base/status.h"
 
 namespace mft {
 
+inline constexpr int kTokenCacheVersion = 1;  // of the file's layout
+
 enum class SourceKind : uint8_t { kText, kInstruct, kEval };
+
+std::string_view SourceKindName(SourceKind kind);  // "text", "instruct", "eval"
 
 struct SampleView {
   std::span<const int32_t> tokens;
   std::span<const uint8_t> mask;  // same length; 1: predicting this token carries loss
 };
 
+// What the index knows of a sample, without touching its pages.
+struct SampleInfo {
+  int64_t length = 0;       // tokens
+  int64_t loss_tokens = 0;  // of the tokens after the first: the first is never predicted
+  int64_t line = 0;         // line of the file it was made from, counted from 0
+};
+
+// A file of a source. Its samples are consecutive: first one a line, in order, then those made by
+// dynamic chunking.
+struct CachedFile {
+  std::string path;
+  int64_t first_sample = 0;  // index within the source
+  int64_t samples = 0;
+  int64_t line_samples = 0;  // how many of them are lines
+};
+
 struct SourceInfo {
   std::string path;
   SourceKind kind = SourceKind::kInstruct;
-  double weight = 1.0;  // normalised over the training sources
+  double weight = 1.0;  // as the building job had it, not normalised; a reader may use its own
   int64_t samples = 0;
   int64_t tokens = 0;
   int64_t loss_tokens = 0;
-  int64_t chunked_from = 0;  // first sample made by dynamic chunking; equals `samples` where there is none
+  std::vector<CachedFile> files = {};
 };
 
 // Threads: const calls are safe from any thread. Spans live as long as the cache.
 class TokenCache {
  public:
   virtual ~TokenCache() = default;
-  // Opens and verifies a published cache directory: O(1) plus the index checks; hostile content is DATA_LOSS, never a crash.
+  // Opens and verifies a published cache directory: O(1) plus the checks of the index (version,
+  // checksum, every offset and count). Hostile content is DATA_LOSS, never a crash. Token ids and
+  // mask bytes are not read here: who uses them checks them (Batcher and EvalBatches do).
   static Result<std::unique_ptr<TokenCache>> Open(const std::string& directory);
+  // Training sources (text before instruct, in the job's order), then evaluation sources.
   virtual const std::vector<SourceInfo>& sources() const = 0;
   virtual SampleView sample(size_t source, int64_t index) const = 0;  // REQUIRES: in range
-  virtual const std::string& content_key() const = 0;                 // what the directory is named after
+  virtual SampleInfo info(size_t source, int64_t index) const = 0;    // REQUIRES: in range
+  virtual const std::string& content_key() const = 0;  // hash of all that went into it
   virtual int32_t vocab_size() const = 0;
 };
 
-// Writes a cache beside its final place and publishes it by one rename. Threads: one at a time.
+// Where a sample came from.
+struct SampleOrigin {
+  int64_t line = 0;      // of the current file, counted from 0
+  bool chunked = false;  // made by dynamic chunking: goes behind the file's lines
+};
+
+// Writes a cache beside its final place and publishes it by one rename. Nothing is left behind when
+// it is destroyed unpublished; what a killed writer leaves, RemoveStaleTokenCaches removes.
+// Threads: one at a time.
 class TokenCacheWriter {
  public:
   virtual ~TokenCacheWriter() = default;
-  static Result<std::unique_ptr<TokenCacheWriter>> Create(const std::string& directory, const std::string& content_key, int32_t vocab_size);
-  virtual Status BeginSource(const SourceInfo& source) = 0;  // counts are filled in by the writer
-  virtual Status Add(std::span<const int32_t> tokens, std::span<const uint8_t> mask) = 0;
-  virtual Status MarkChunked() = 0;  // samples of this source from here on come from dynamic chunking
-  virtual Status Publish() = 0;      // durable; a cache of the same key that appeared meanwhile wins
+  // `directory` is the final place; its parent is created.
+  static Result<std::unique_ptr<TokenCacheWriter>> Create(const std::string& directory,
+                                                          const std::string& content_key,
+                                                          int32_t vocab_size);
+  virtual Status BeginSource(std::string_view path, SourceKind kind, double weight) = 0;
+  virtual Status BeginFile(std::string_view path) = 0;  // REQUIRES: a source
+  // REQUIRES: a file. INVALID_ARGUMENT for ids outside the vocabulary, mask bytes above 1, unequal
+  // lengths.
+  virtual Status Add(std::span<const int32_t> tokens,
+                     std::span<const uint8_t> mask,
+                     const SampleOrigin& origin) = 0;
+  // Durable. A readable cache of the same key that appeared meanwhile wins, a damaged one is
+  // replaced; ALREADY_EXISTS where `directory` holds anything else. Call once.
+  virtual Status Publish() = 0;
 };
+
+// Removes what writers that no longer live left beside the caches in `cache_root`.
+Status RemoveStaleTokenCaches(const std::string& cache_root);
 
 }  // namespace mft

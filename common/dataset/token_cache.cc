@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/dataset/token_cache.h"
+
+#include <cmath>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "common/base/files.h"
+#include "common/base/json.h"
+#include "common/base/strings.h"
+#include "common/dataset/token_cache_format.h"
+
+namespace mft {
+namespace {
+
+using token_cache_format::Header;
+using token_cache_format::Record;
+
+constexpr int64_t kMaxMetaBytes = int64_t{256} << 20;
+
+std::optional<SourceKind> KindFromName(std::string_view name) {
+  for (const SourceKind kind : {SourceKind::kText, SourceKind::kInstruct, SourceKind::kEval}) {
+    if (name == SourceKindName(kind)) {
+      return kind;
+    }
+  }
+  return std::nullopt;
+}
+
+class MappedTokenCache final : public TokenCache {
+ public:
+  MappedTokenCache(MappedFile file, std::string path)
+      : file_(std::move(file)), path_(std::move(path)) {}
+
+  Status Verify();
+
+  const std::vector<SourceInfo>& sources() const override { return sources_; }
+  SampleView sample(size_t source, int64_t index) const override;
+  SampleInfo info(size_t source, int64_t index) const override;
+  const std::string& content_key() const override { return content_key_; }
+  int32_t vocab_size() const override { return vocab_size_; }
+
+ private:
+  Status Bad(std::string_view what) const { return DataLoss(StrCat(path_, ": ", what)); }
+  Result<std::string_view> VerifyHeader();  // gives the meta text
+  Status VerifyRecords() const;
+  Status ReadMeta(std::string_view text);
+  Result<SourceInfo> ReadSource(const Json& json) const;
+  Status ReadFiles(const Json& json, SourceInfo& source) const;
+  Status VerifyTotals(size_t source) const;
+  Record RecordAt(size_t source, int64_t index) const;
+
+  MappedFile file_;
+  std::string path_;
+  std::vector<SourceInfo> sources_;
+  std::vector<int64_t> first_record_;  // of each source
+  std::string content_key_;
+  int32_t vocab_size_ = 0;
+  const std::byte* records_ = nullptr;
+  uint64_t records_offset_ = 0;
+  int64_t num_records_ = 0;
+};
+
+Result<std::string_view> MappedTokenCache::VerifyHeader() {
+  const auto bytes = file_.bytes();
+  Header header;
+  if (bytes.size() < sizeof(header)) {
+    return Bad(StrCat("a token cache of ", bytes.size(), " bytes: shorter than its header"));
+  }
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  if (header.magic != token_cache_format::kMagic) {
+    return Bad("not a token cache: unknown first bytes");
+  }
+  if (header.version != kTokenCacheVersion) {
+    return Bad(StrCat("token cache of version ",
+                      header.version,
+                      "; this build reads version ",
+                      kTokenCacheVersion));
+  }
+  const uint64_t size = bytes.size();
+  const bool records_fit = header.records_offset >= sizeof(header) &&
+                           header.records_offset % alignof(Record) == 0 &&
+                           header.records_offset <= size &&
+                           header.num_records <= (size - header.records_offset) / sizeof(Record);
+  const uint64_t records_end = header.records_offset + header.num_records * sizeof(Record);
+  if (!records_fit || header.meta_bytes != size - records_end ||
+      header.meta_bytes > static_cast<uint64_t>(kMaxMetaBytes)) {
+    return Bad("the index does not fit the file: cut off or damaged");
+  }
+  const auto* text = reinterpret_cast<const char*>(bytes.data());
+  const std::string_view index(text + header.records_offset, size - header.records_offset);
+  const std::string_view expected(header.index_sha256.data(), header.index_sha256.size());
+  if (token_cache_format::IndexHash(header, index) != expected) {
+    return Bad("the index does not match its checksum");
+  }
+  if (header.vocab_size < 1) {
+    return Bad(StrCat("vocabulary of size ", header.vocab_size));
+  }
+  vocab_size_ = header.vocab_size;
+  records_ = bytes.data() + header.records_offset;
+  records_offset_ = header.records_offset;
+  num_records_ = static_cast<int64_t>(header.num_records);
+  return std::string_view(text + records_end, header.meta_bytes);
+}
+
+Status MappedTokenCache::VerifyRecords() const {
+  for (int64_t i = 0; i < num_records_; ++i) {
+    Record record;
+    std::memcpy(&record, records_ + i * sizeof(Record), sizeof(record));
+    const bool inside = record.length <= token_cache_format::kMaxSampleTokens &&
+                        record.offset % 4 == 0 && record.offset >= sizeof(Header) &&
+                        record.offset <= records_offset_ &&
+                        uint64_t{record.length} * 5 <= records_offset_ - record.offset;
+    if (!inside) {
+      return Bad(StrCat("sample ",
+                        i,
+                        " lies outside the data: offset ",
+                        record.offset,
+                        ", length ",
+                        record.length));
+    }
+    if (record.loss_tokens > 0 && record.loss_tokens >= record.length) {
+      return Bad(StrCat("sample ",
+                        i,
+                        " counts ",
+                        record.loss_tokens,
+                        " loss tokens in ",
+                        record.length,
+                        " tokens"));
+    }
+  }
+  return Status::Ok();
+}
+
+Status MappedTokenCache::ReadFiles(const Json& json, SourceInfo& source) const {
+  const auto files = json.find("files");
+  if (files == json.end() || !files->is_array()) {
+    return Bad("a source without its files");
+  }
+  int64_t next = 0;
+  for (const Json& item : *files) {
+    CachedFile file;
+    MFT_ASSIGN_OR_RETURN(file.path, GetString(item, "path"));
+    MFT_ASSIGN_OR_RETURN(file.samples, GetInt(item, "samples"));
+    MFT_ASSIGN_OR_RETURN(file.line_samples, GetInt(item, "line_samples"));
+    file.first_sample = next;
+    if (file.samples < 0 || file.samples > source.samples - next || file.line_samples < 0 ||
+        file.line_samples > file.samples) {
+      return Bad(StrCat("file counts of source ", source.path, " are inconsistent"));
+    }
+    next += file.samples;
+    source.files.push_back(std::move(file));
+  }
+  if (next != source.samples) {
+    return Bad(StrCat(
+        "the files of source ", source.path, " hold ", next, " samples, not ", source.samples));
+  }
+  return Status::Ok();
+}
+
+Result<SourceInfo> MappedTokenCache::ReadSource(const Json& json) const {
+  SourceInfo source;
+  MFT_ASSIGN_OR_RETURN(source.path, GetString(json, "path"));
+  MFT_ASSIGN_OR_RETURN(const std::string kind, GetString(json, "kind"));
+  MFT_ASSIGN_OR_RETURN(source.weight, GetDouble(json, "weight"));
+  MFT_ASSIGN_OR_RETURN(source.samples, GetInt(json, "samples"));
+  MFT_ASSIGN_OR_RETURN(source.tokens, GetInt(json, "tokens"));
+  MFT_ASSIGN_OR_RETURN(source.loss_tokens, GetInt(json, "loss_tokens"));
+  const std::optional<SourceKind> known = KindFromName(kind);
+  if (!known.has_value()) {
+    return Bad(StrCat("source of unknown kind '", Printable(kind, 40), "'"));
+  }
+  source.kind = *known;
+  if (!std::isfinite(source.weight) || source.weight <= 0 || source.samples < 0) {
+    return Bad(StrCat("source ",
+                      source.path,
+                      " has weight ",
+                      source.weight,
+                      " and ",
+                      source.samples,
+                      " samples"));
+  }
+  MFT_RETURN_IF_ERROR(ReadFiles(json, source));
+  return source;
+}
+
+Status MappedTokenCache::ReadMeta(std::string_view text) {
+  const Result<Json> parsed = ParseJson(text);
+  if (!parsed.ok()) {
+    return Bad(parsed.status().message());
+  }
+  const Json& meta = *parsed;
+  MFT_ASSIGN_OR_RETURN(content_key_, GetString(meta, "content_key"));
+  const auto sources = meta.find("sources");
+  if (sources == meta.end() || !sources->is_array()) {
+    return Bad("no list of sources");
+  }
+  int64_t next = 0;
+  for (const Json& item : *sources) {
+    MFT_ASSIGN_OR_RETURN(SourceInfo source, ReadSource(item));
+    if (source.samples > num_records_ - next) {
+      return Bad(StrCat("source ", source.path, " has more samples than the index"));
+    }
+    const bool training_after_eval = !sources_.empty() && source.kind < sources_.back().kind;
+    if (training_after_eval) {
+      return Bad("sources out of order");
+    }
+    first_record_.push_back(next);
+    next += source.samples;
+    sources_.push_back(std::move(source));
+    MFT_RETURN_IF_ERROR(VerifyTotals(sources_.size() - 1));
+  }
+  if (next != num_records_) {
+    return Bad(StrCat("the sources hold ", next, " samples, the index ", num_records_));
+  }
+  return Status::Ok();
+}
+
+Status MappedTokenCache::VerifyTotals(size_t source) const {
+  int64_t tokens = 0;
+  int64_t loss_tokens = 0;
+  for (int64_t i = 0; i < sources_[source].samples; ++i) {
+    const SampleInfo sample = info(source, i);
+    tokens += sample.length;
+    loss_tokens += sample.loss_tokens;
+  }
+  if (tokens != sources_[source].tokens || loss_tokens != sources_[source].loss_tokens) {
+    return Bad(StrCat("totals of source ", sources_[source].path, " do not match the index"));
+  }
+  return Status::Ok();
+}
+
+Status MappedTokenCache::Verify() {
+  MFT_ASSIGN_OR_RETURN(const std::string_view meta, VerifyHeader());
+  MFT_RETURN_IF_ERROR(VerifyRecords());
+  const Status status = ReadMeta(meta);
+  if (!status.ok() && status.code() != Code::kDataLoss) {
+    return Bad(status.message());
+  }
+  return status;
+}
+
+Record MappedTokenCache::RecordAt(size_t source, int64_t index) const {
+  MFT_CHECK(source < sources_.size() && index >= 0 && index < sources_[source].samples,
+            StrCat("sample ", index, " of source ", source));
+  Record record;
+  std::memcpy(&record, records_ + (first_record_[source] + index) * sizeof(Record), sizeof(record));
+  return record;
+}
+
+SampleView MappedTokenCache::sample(size_t source, int64_t index) const {
+  const Record record = RecordAt(source, index);
+  const std::byte* data = file_.bytes().data() + record.offset;
+  return {
+      .tokens = {reinterpret_cast<const int32_t*>(data), record.length},
+      .mask = {reinterpret_cast<const uint8_t*>(data) + size_t{record.length} * 4, record.length}};
+}
+
+SampleInfo MappedTokenCache::info(size_t source, int64_t index) const {
+  const Record record = RecordAt(source, index);
+  return {.length = record.length, .loss_tokens = record.loss_tokens, .line = record.line};
+}
+
+}  // namespace
+
+std::string_view SourceKindName(SourceKind kind) {
+  switch (kind) {
+    case SourceKind::kText:
+      return "text";
+    case SourceKind::kInstruct:
+      return "instruct";
+    case SourceKind::kEval:
+      return "eval";
+  }
+  return "";
+}
+
+Result<std::unique_ptr<TokenCache>> TokenCache::Open(const std::string& directory) {
+  const std::string path = JoinPath(directory, token_cache_format::kFileName);
+  MFT_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
+  auto cache = std::make_unique<MappedTokenCache>(std::move(file), path);
+  MFT_RETURN_IF_ERROR(cache->Verify());
+  return std::unique_ptr<TokenCache>(std::move(cache));
+}
+
+}  // namespace mft

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "common/base/files.h"
+#include "common/base/ids.h"
+#include "common/base/json.h"
+#include "common/base/log.h"
+#include "common/base/strings.h"
+#include "common/dataset/token_cache.h"
+#include "common/dataset/token_cache_format.h"
+
+namespace mft {
+namespace {
+
+using token_cache_format::Header;
+using token_cache_format::Record;
+
+constexpr std::string_view kTemporaryPrefix = "tmp.cache.";
+constexpr size_t kBufferBytes = size_t{1} << 20;
+
+template <typename T>
+std::string_view BytesOf(std::span<const T> values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size_bytes()};
+}
+
+Json SourceJson(const SourceInfo& source) {
+  Json files = Json::array();
+  for (const CachedFile& file : source.files) {
+    files.push_back(
+        {{"path", file.path}, {"samples", file.samples}, {"line_samples", file.line_samples}});
+  }
+  return {{"path", source.path},
+          {"kind", SourceKindName(source.kind)},
+          {"weight", source.weight},
+          {"samples", source.samples},
+          {"tokens", source.tokens},
+          {"loss_tokens", source.loss_tokens},
+          {"files", std::move(files)}};
+}
+
+class FileTokenCacheWriter final : public TokenCacheWriter {
+ public:
+  FileTokenCacheWriter(std::string directory, std::string content_key, int32_t vocab_size)
+      : directory_(std::move(directory)),
+        root_(directory_.substr(0, directory_.find_last_of('/') + 1)),
+        content_key_(std::move(content_key)),
+        vocab_size_(vocab_size) {}
+  ~FileTokenCacheWriter() override;
+
+  Status Init();
+  Status BeginSource(std::string_view path, SourceKind kind, double weight) override;
+  Status BeginFile(std::string_view path) override;
+  Status Add(std::span<const int32_t> tokens,
+             std::span<const uint8_t> mask,
+             const SampleOrigin& origin) override;
+  Status Publish() override;
+
+ private:
+  Status Append(std::string_view data);
+  Status Flush();
+  Status WriteIndex();
+  Status MoveIntoPlace();
+  void EndFile();
+
+  std::string directory_;  // absolute
+  std::string root_;       // the directory that it is in
+  std::string content_key_;
+  int32_t vocab_size_;
+  std::string temporary_;  // directory; empty once published or given up
+  std::string path_;       // the file in it
+  UniqueFd fd_;            // locked, so that others see that this writer lives
+  std::string buffer_;
+  uint64_t offset_ = 0;  // of the next byte to append
+  std::vector<SourceInfo> sources_;
+  std::vector<Record> records_;
+  std::vector<Record> chunked_;  // of the current file: they go behind its lines
+};
+
+FileTokenCacheWriter::~FileTokenCacheWriter() {
+  if (!temporary_.empty()) {
+    LogIfError(RemoveTree(temporary_), "removing an unpublished token cache");
+  }
+}
+
+Status FileTokenCacheWriter::Init() {
+  MFT_RETURN_IF_ERROR(MakeDirs(root_));
+  temporary_ = JoinPath(root_, StrCat(kTemporaryPrefix, RandomHex(8)));
+  if (mkdir(temporary_.c_str(), 0755) != 0) {
+    const int error = errno;
+    return ErrnoStatus(error, StrCat("creating ", std::exchange(temporary_, "")));
+  }
+  path_ = JoinPath(temporary_, token_cache_format::kFileName);
+  MFT_ASSIGN_OR_RETURN(fd_, TryLockFile(path_));
+  if (!fd_.valid()) {  // RemoveStaleTokenCaches came between open and lock
+    return Unavailable(StrCat(path_, ": removed by another process"));
+  }
+  return Append(std::string(sizeof(Header), '\0'));
+}
+
+Status FileTokenCacheWriter::Append(std::string_view data) {
+  offset_ += data.size();
+  buffer_.append(data);
+  return buffer_.size() < kBufferBytes ? Status::Ok() : Flush();
+}
+
+Status FileTokenCacheWriter::Flush() {
+  MFT_RETURN_IF_ERROR(WriteAll(fd_.get(), buffer_, path_));
+  buffer_.clear();
+  return Status::Ok();
+}
+
+Status FileTokenCacheWriter::BeginSource(std::string_view path, SourceKind kind, double weight) {
+  if (!std::isfinite(weight) || weight <= 0) {
+    return InvalidArgument(StrCat("source ", path, ": weight ", weight, " is not positive"));
+  }
+  if (!sources_.empty() && kind < sources_.back().kind) {
+    return InvalidArgument(StrCat("source ",
+                                  path,
+                                  ": ",
+                                  SourceKindName(kind),
+                                  " sources come before ",
+                                  SourceKindName(sources_.back().kind)));
+  }
+  EndFile();
+  sources_.push_back({.path = Printable(path, 4096), .kind = kind, .weight = weight});
+  return Status::Ok();
+}
+
+Status FileTokenCacheWriter::BeginFile(std::string_view path) {
+  MFT_CHECK(!sources_.empty(), std::string(path));
+  EndFile();
+  SourceInfo& source = sources_.back();
+  source.files.push_back({.path = Printable(path, 4096), .first_sample = source.samples});
+  return Status::Ok();
+}
+
+void FileTokenCacheWriter::EndFile() {
+  records_.insert(records_.end(), chunked_.begin(), chunked_.end());
+  chunked_.clear();
+}
+
+Status FileTokenCacheWriter::Add(std::span<const int32_t> tokens,
+                                 std::span<const uint8_t> mask,
+                                 const SampleOrigin& origin) {
+  MFT_CHECK(!sources_.empty() && !sources_.back().files.empty(), "Add before BeginFile");
+  SourceInfo& source = sources_.back();
+  CachedFile& file = source.files.back();
+  const auto refuse = [&](const auto&... what) {
+    return InvalidArgument(StrCat(file.path, ":", origin.line + 1, ": ", what...));
+  };
+  if (tokens.size() != mask.size() || tokens.size() > token_cache_format::kMaxSampleTokens ||
+      origin.line < 0 || origin.line > std::numeric_limits<uint32_t>::max()) {
+    return refuse(tokens.size(), " tokens with a mask of ", mask.size(), " do not fit");
+  }
+  Record record = {.offset = offset_,
+                   .length = static_cast<uint32_t>(tokens.size()),
+                   .line = static_cast<uint32_t>(origin.line)};
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= vocab_size_ || mask[i] > 1) {
+      return refuse("token id ",
+                    tokens[i],
+                    " with mask ",
+                    int{mask[i]},
+                    " at ",
+                    i,
+                    " (vocabulary of ",
+                    vocab_size_,
+                    ")");
+    }
+    record.loss_tokens += i > 0 ? mask[i] : 0;
+  }
+  MFT_RETURN_IF_ERROR(Append(BytesOf(tokens)));
+  MFT_RETURN_IF_ERROR(Append(BytesOf(mask)));
+  MFT_RETURN_IF_ERROR(Append(std::string(-offset_ % sizeof(int32_t), '\0')));
+  (origin.chunked ? chunked_ : records_).push_back(record);
+  file.samples += 1;
+  file.line_samples += origin.chunked ? 0 : 1;
+  source.samples += 1;
+  source.tokens += record.length;
+  source.loss_tokens += record.loss_tokens;
+  return Status::Ok();
+}
+
+Status FileTokenCacheWriter::WriteIndex() {
+  EndFile();
+  MFT_RETURN_IF_ERROR(Append(std::string(-offset_ % alignof(Record), '\0')));
+  Json sources = Json::array();
+  for (const SourceInfo& source : sources_) {
+    sources.push_back(SourceJson(source));
+  }
+  const std::string meta =
+      DumpJson({{"content_key", content_key_}, {"sources", std::move(sources)}});
+  Header header;
+  header.version = kTokenCacheVersion;
+  header.vocab_size = vocab_size_;
+  header.records_offset = offset_;
+  header.num_records = records_.size();
+  header.meta_bytes = meta.size();
+  std::string index(BytesOf(std::span<const Record>(records_)));
+  index += meta;
+  const std::string hash = token_cache_format::IndexHash(header, index);
+  std::memcpy(header.index_sha256.data(), hash.data(), header.index_sha256.size());
+  MFT_RETURN_IF_ERROR(Append(index));
+  MFT_RETURN_IF_ERROR(Flush());
+  if (lseek(fd_.get(), 0, SEEK_SET) != 0) {
+    return ErrnoStatus(errno, path_);
+  }
+  return WriteAll(fd_.get(), {reinterpret_cast<const char*>(&header), sizeof(header)}, path_);
+}
+
+Status FileTokenCacheWriter::MoveIntoPlace() {
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    // rename(2) replaces an empty directory and refuses any other.
+    if (rename(temporary_.c_str(), directory_.c_str()) == 0) {
+      temporary_.clear();
+      return Status::Ok();
+    }
+    const int error = errno;
+    if (error != EEXIST && error != ENOTEMPTY) {
+      return ErrnoStatus(error, StrCat("publishing ", directory_));
+    }
+    const Result<std::unique_ptr<TokenCache>> other = TokenCache::Open(directory_);
+    if (other.ok() && (*other)->content_key() == content_key_) {
+      return Status::Ok();  // somebody else was faster; the destructor removes ours
+    }
+    if (other.ok() || other.status().code() != Code::kDataLoss) {
+      return AlreadyExists(StrCat(directory_, ": exists and is no cache of this data"));
+    }
+    LogWarning(StrCat("replacing a damaged token cache: ", other.status().message()));
+    const std::string damaged = JoinPath(root_, StrCat(kTemporaryPrefix, RandomHex(8)));
+    if (rename(directory_.c_str(), damaged.c_str()) != 0 && errno != ENOENT) {
+      return ErrnoStatus(errno, StrCat("moving away ", directory_));
+    }
+    LogIfError(RemoveTree(damaged), "removing a damaged token cache");
+  }
+  return AlreadyExists(StrCat(directory_, ": a damaged cache keeps coming back"));
+}
+
+Status FileTokenCacheWriter::Publish() {
+  MFT_RETURN_IF_ERROR(WriteIndex());
+  MFT_RETURN_IF_ERROR(Fsync(fd_.get(), path_));
+  MFT_RETURN_IF_ERROR(FsyncDir(temporary_));
+  MFT_RETURN_IF_ERROR(MoveIntoPlace());
+  return FsyncDir(root_);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<TokenCacheWriter>> TokenCacheWriter::Create(const std::string& directory,
+                                                                   const std::string& content_key,
+                                                                   int32_t vocab_size) {
+  if (vocab_size < 1) {
+    return InvalidArgument(StrCat("vocabulary of size ", vocab_size));
+  }
+  std::unique_ptr<FileTokenCacheWriter> writer;
+  Status status;
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    writer =
+        std::make_unique<FileTokenCacheWriter>(AbsolutePath(directory), content_key, vocab_size);
+    status = writer->Init();
+    if (status.code() != Code::kUnavailable) {
+      break;
+    }
+  }
+  MFT_RETURN_IF_ERROR(status);
+  return std::unique_ptr<TokenCacheWriter>(std::move(writer));
+}
+
+Status RemoveStaleTokenCaches(const std::string& cache_root) {
+  MFT_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(cache_root));
+  for (const std::string& name : names) {
+    if (!name.starts_with(kTemporaryPrefix)) {
+      continue;
+    }
+    const std::string directory = JoinPath(cache_root, name);
+    const std::string file = JoinPath(directory, token_cache_format::kFileName);
+    // A directory without its file may belong to a writer that is just starting, and holds no
+    // space; one that vanishes meanwhile was published.
+    if (!PathExists(file)) {
+      continue;
+    }
+    const Result<UniqueFd> lock = TryLockFile(file);
+    if (lock.ok() && lock->valid()) {
+      MFT_RETURN_IF_ERROR(RemoveTree(directory));
+    }
+  }
+  return Status::Ok();
+}
+
+}  // namespace mft
