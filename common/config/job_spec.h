@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A job file as structs. Member initialisers are the defaults (finetune-spec 1.1, design.md 4.2);
-// `VisitFields` is the one list of fields: YAML, job.json, unknown-key errors, ranges and the parity
-// test against proto/mft/v1/job_spec.proto all walk it. configs/7B.yaml documents each key for users.
+// `VisitFields` is the one list of fields: YAML, job.json, unknown-key errors, ranges and the
+// parity test against proto/mft/v1/job_spec.proto all walk it. configs/7B.yaml documents each key
+// for users.
 #pragma once
 
 #include <cstdint>
@@ -21,17 +22,33 @@ struct FieldRule {
   bool min_exclusive = false;
   std::vector<std::string> choices;  // of a string or of each element of a list; empty: any
   bool required = false;
+  bool nullable = false;  // null in YAML is the member's "none": "" or 0, and written as null
 };
 
-inline FieldRule AtLeast(double min) { return {.min = min}; }
-inline FieldRule Between(double min, double max) { return {.min = min, .max = max}; }
-inline FieldRule Positive() { return {.min = 0, .min_exclusive = true}; }
-inline FieldRule OneOf(std::vector<std::string> choices) { return {.choices = std::move(choices)}; }
-inline FieldRule Required() { return {.required = true}; }
+inline FieldRule AtLeast(double min) {
+  return {.min = min};
+}
+inline FieldRule Between(double min, double max) {
+  return {.min = min, .max = max};
+}
+inline FieldRule Positive() {
+  return {.min = 0, .min_exclusive = true};
+}
+inline FieldRule OneOf(std::vector<std::string> choices) {
+  return {.choices = std::move(choices)};
+}
+inline FieldRule Required() {
+  return {.required = true};
+}
+inline FieldRule Nullable(FieldRule rule = {}) {
+  rule.nullable = true;
+  return rule;
+}
 
 struct InstructSpec {
   bool shuffle = true;
-  bool dynamic_chunk_fn_call = true;  // every assistant turn of a tool conversation becomes a sample of its own
+  bool dynamic_chunk_fn_call =
+      true;  // every assistant turn of a tool conversation becomes a sample of its own
 };
 
 struct DataSpec {
@@ -117,17 +134,15 @@ struct JobSpec {
 // visitor(key, member, rule) for values, visitor(key, member) for sections.
 // `Self` is the struct, const or not.
 template <typename Visitor>
-void VisitFields(Visitor&& visit, auto& self)
-  requires std::is_same_v<std::remove_cvref_t<decltype(self)>, InstructSpec>
-{
+void VisitFields(Visitor&& visit, auto& self) requires
+    std::is_same_v<std::remove_cvref_t<decltype(self)>, InstructSpec> {
   visit("shuffle", self.shuffle, FieldRule{});
   visit("dynamic_chunk_fn_call", self.dynamic_chunk_fn_call, FieldRule{});
 }
 
 template <typename Visitor>
-void VisitFields(Visitor&& visit, auto& self)
-  requires std::is_same_v<std::remove_cvref_t<decltype(self)>, DataSpec>
-{
+void VisitFields(Visitor&& visit, auto& self) requires
+    std::is_same_v<std::remove_cvref_t<decltype(self)>, DataSpec> {
   visit("data", self.data, FieldRule{});
   visit("shuffle", self.shuffle, FieldRule{});
   visit("instruct_data", self.instruct_data, FieldRule{});
@@ -136,18 +151,16 @@ void VisitFields(Visitor&& visit, auto& self)
 }
 
 template <typename Visitor>
-void VisitFields(Visitor&& visit, auto& self)
-  requires std::is_same_v<std::remove_cvref_t<decltype(self)>, OptimSpec>
-{
+void VisitFields(Visitor&& visit, auto& self) requires
+    std::is_same_v<std::remove_cvref_t<decltype(self)>, OptimSpec> {
   visit("lr", self.lr, Positive());
   visit("weight_decay", self.weight_decay, AtLeast(0));
   visit("pct_start", self.pct_start, Between(0, 1));
 }
 
 template <typename Visitor>
-void VisitFields(Visitor&& visit, auto& self)
-  requires std::is_same_v<std::remove_cvref_t<decltype(self)>, LoraSpec>
-{
+void VisitFields(Visitor&& visit, auto& self) requires
+    std::is_same_v<std::remove_cvref_t<decltype(self)>, LoraSpec> {
   visit("enable", self.enable, FieldRule{});
   visit("rank", self.rank, Between(1, 4096));
   visit("dropout", self.dropout, Between(0, 0.999));
@@ -155,27 +168,24 @@ void VisitFields(Visitor&& visit, auto& self)
 }
 
 template <typename Visitor>
-void VisitFields(Visitor&& visit, auto& self)
-  requires std::is_same_v<std::remove_cvref_t<decltype(self)>, WandbSpec>
-{
-  visit("project", self.project, FieldRule{});
+void VisitFields(Visitor&& visit, auto& self) requires
+    std::is_same_v<std::remove_cvref_t<decltype(self)>, WandbSpec> {
+  visit("project", self.project, Nullable());
   visit("offline", self.offline, FieldRule{});
-  visit("run_name", self.run_name, FieldRule{});
+  visit("run_name", self.run_name, Nullable());
 }
 
 template <typename Visitor>
-void VisitFields(Visitor&& visit, auto& self)
-  requires std::is_same_v<std::remove_cvref_t<decltype(self)>, MlflowSpec>
-{
-  visit("tracking_uri", self.tracking_uri, FieldRule{});
-  visit("experiment_name", self.experiment_name, FieldRule{});
+void VisitFields(Visitor&& visit, auto& self) requires
+    std::is_same_v<std::remove_cvref_t<decltype(self)>, MlflowSpec> {
+  visit("tracking_uri", self.tracking_uri, Nullable());
+  visit("experiment_name", self.experiment_name, Nullable());
 }
 
 template <typename Visitor>
-void VisitFields(Visitor&& visit, auto& self)
-  requires std::is_same_v<std::remove_cvref_t<decltype(self)>, MftdSpec>
-{
-  visit("name", self.name, FieldRule{});
+void VisitFields(Visitor&& visit, auto& self) requires
+    std::is_same_v<std::remove_cvref_t<decltype(self)>, MftdSpec> {
+  visit("name", self.name, Nullable());
   visit("labels", self.labels, FieldRule{});
   visit("device", self.device, OneOf({"auto", "cuda", "cpu"}));
   visit("ranks", self.ranks, Between(1, 1024));
@@ -183,22 +193,21 @@ void VisitFields(Visitor&& visit, auto& self)
   visit("packing", self.packing, OneOf({"whole", "reference"}));
   visit("loss_norm", self.loss_norm, OneOf({"token", "reference"}));
   visit("beta1", self.beta1, OneOf({"cycle", "fixed"}));
-  visit("init_adapter", self.init_adapter, FieldRule{});
-  visit("resume_from", self.resume_from, FieldRule{});
+  visit("init_adapter", self.init_adapter, Nullable());
+  visit("resume_from", self.resume_from, Nullable());
   visit("target_modules", self.target_modules, OneOf({"wq", "wk", "wv", "wo", "w1", "w2", "w3"}));
   visit("export", self.export_formats, OneOf({"mistral", "peft", "merged", "hf"}));
   visit("nonfinite", self.nonfinite, OneOf({"fail", "pause", "skip"}));
   visit("deterministic", self.deterministic, OneOf({"auto", "true", "false"}));
   visit("priority", self.priority, OneOf({"urgent", "normal", "low"}));
   visit("retries", self.retries, Between(0, 100));
-  visit("time_limit", self.time_limit, AtLeast(0));
-  visit("threads", self.threads, Between(0, 4096));
+  visit("time_limit", self.time_limit, Nullable(AtLeast(0)));
+  visit("threads", self.threads, Nullable(Between(0, 4096)));
 }
 
 template <typename Visitor>
-void VisitFields(Visitor&& visit, auto& self)
-  requires std::is_same_v<std::remove_cvref_t<decltype(self)>, JobSpec>
-{
+void VisitFields(Visitor&& visit,
+                 auto& self) requires std::is_same_v<std::remove_cvref_t<decltype(self)>, JobSpec> {
   visit("data", self.data);
   visit("model_id_or_path", self.model_id_or_path, Required());
   visit("run_dir", self.run_dir, Required());
@@ -213,11 +222,11 @@ void VisitFields(Visitor&& visit, auto& self)
   visit("ckpt_freq", self.ckpt_freq, FieldRule{});
   visit("save_adapters", self.save_adapters, FieldRule{});
   visit("no_ckpt", self.no_ckpt, FieldRule{});
-  visit("num_ckpt_keep", self.num_ckpt_keep, AtLeast(0));
+  visit("num_ckpt_keep", self.num_ckpt_keep, Nullable(AtLeast(0)));
   visit("eval_freq", self.eval_freq, FieldRule{});
   visit("no_eval", self.no_eval, FieldRule{});
   visit("checkpoint", self.checkpoint, FieldRule{});
-  visit("world_size", self.world_size, FieldRule{});
+  visit("world_size", self.world_size, Nullable());
   visit("wandb", self.wandb);
   visit("mlflow", self.mlflow);
   visit("lora", self.lora);

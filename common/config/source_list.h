@@ -15,12 +15,14 @@ struct DataSource {
   double weight = 1.0;  // > 0, not normalised
 };
 
-// "a.jsonl:3,dir:1.5". A path may be quoted with ' or " when it contains ',' or ':'. Empty items are skipped.
+// "a.jsonl:3,dir:1.5". A path may be quoted with ' or " when it contains ',' or ':'. Empty items
+// are skipped.
 Result<std::vector<DataSource>> ParseSources(std::string_view text);
 
 std::string FormatSources(const std::vector<DataSource>& sources);
 
-// The files of one source: itself, or every file below a directory whose name ends in ".jsonl", sorted by path.
+// The files of one source: itself, or every file below a directory whose name ends in ".jsonl",
+// sorted by path.
 Result<std::vector<std::string>> ExpandSource(const DataSource& source);
 
 }  // namespace mft

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/config/spec_validate.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/common/config/config_testing.h"
+
+namespace mft {
+namespace {
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::Parse;
+using testing::Problems;
+using testing::ProblemsOf;
+
+TEST(ValidateSpec, RefusesDynamicChunkingOfUnshuffledData) {
+  EXPECT_THAT(ProblemsOf("data.instruct.shuffle: false\n"),
+              ElementsAre(AllOf(HasSubstr("data.instruct.shuffle:4: Make sure to either enable"),
+                                HasSubstr("`data.instruct.dynamic_chunk_fn_call=False`"))));
+  EXPECT_THAT(ProblemsOf("data.instruct: {shuffle: false, dynamic_chunk_fn_call: false}\n"),
+              IsEmpty());
+}
+
+TEST(ValidateSpec, WantsEvaluationDataWhenItEvaluates) {
+  EXPECT_THAT(ProblemsOf("no_eval: false\n"),
+              ElementsAre(HasSubstr("no_eval:4: Either set `no_eval` to True")));
+  EXPECT_THAT(ProblemsOf("no_eval: false\ndata.eval_instruct_data: a.jsonl\n"), IsEmpty());
+}
+
+TEST(ValidateSpec, ChecksTheSourceLists) {
+  EXPECT_THAT(
+      ProblemsOf("data.data: 'b.jsonl:0'\n"),
+      ElementsAre(
+          "data.data:4: Make sure to define strictly positive data sampling weights, not 0"));
+  EXPECT_THAT(ProblemsOf("data.data: 'b.jsonl, a.jsonl:2'\n"),
+              ElementsAre(HasSubstr("a.jsonl seems to be duplicated (also in data.data)")));
+  EXPECT_THAT(Problems(ParseJobYaml("model_id_or_path: m\nrun_dir: r\ndata: {data: ' , '}\n")),
+              ElementsAre(HasSubstr("no training data")));
+}
+
+TEST(ValidateSpec, StaysSilentAboutWhatFollowsFromAnotherViolation) {
+  EXPECT_THAT(ProblemsOf("no_eval: false\ndata.eval_instruct_data: [x]\n"),
+              ElementsAre("data.eval_instruct_data:5: must be text, not a list"));
+  EXPECT_THAT(
+      ProblemsOf("data.instruct: {shuffle: false, dynamic_chunk_fn_call: perhaps}\n").size(), 1);
+}
+
+TEST(ValidateSpec, RefusesWhatThisVersionDoesNotDoByKeyAndValue) {
+  EXPECT_THAT(ProblemsOf("lora.enable: false\nsave_adapters: false\n"),
+              ElementsAre("lora.enable:4: false (full fine-tuning) is not implemented in this "
+                          "version (UNIMPLEMENTED)"));
+  EXPECT_THAT(ProblemsOf("lora.enable: false\n").size(), 2);
+  EXPECT_THAT(ProblemsOf("lora.dropout: 0.1\n"),
+              ElementsAre("lora.dropout:4: 0.1 (any dropout but 0) is not implemented in this "
+                          "version (UNIMPLEMENTED)"));
+  EXPECT_THAT(
+      ProblemsOf("mftd.export: [mistral, peft]\n"),
+      ElementsAre("mftd.export:4: \"peft\" is not implemented in this version (UNIMPLEMENTED)"));
+  EXPECT_THAT(
+      ProblemsOf("mftd.precision: fp8\n"),
+      ElementsAre("mftd.precision:4: \"fp8\" is not implemented in this version (UNIMPLEMENTED)"));
+  EXPECT_THAT(ProblemsOf("mftd: {device: cpu, ranks: 2}\n"),
+              ElementsAre(HasSubstr("mftd.ranks:4: 2 (several ranks")));
+}
+
+TEST(ValidateSpec, AcceptsWhatTheTrainerHandles) {
+  EXPECT_THAT(ProblemsOf("max_steps: 20\noptim.pct_start: 0.05\n"), IsEmpty());
+  EXPECT_THAT(ProblemsOf("max_steps: 1\noptim.pct_start: 1\n"), IsEmpty());
+  EXPECT_THAT(ProblemsOf("mftd: {target_modules: [wq], init_adapter: /a, ranks: 8}\n"), IsEmpty());
+  EXPECT_THAT(ProblemsOf("mftd.resume_from: /c\n"), IsEmpty());
+  EXPECT_THAT(ProblemsOf("mftd: {resume_from: /c, init_adapter: /a}\n"),
+              ElementsAre(HasSubstr("cannot be combined")));
+}
+
+TEST(ValidateSpec, WarnsWhatIsNotSentAndWhatMerges) {
+  EXPECT_THAT(
+      Parse("wandb.project: p\nmlflow: {tracking_uri: http://x, experiment_name: e}\n").warnings,
+      ElementsAre(HasSubstr("wandb.project: not sent yet"),
+                  HasSubstr("mlflow.tracking_uri: not sent yet")));
+  EXPECT_THAT(ProblemsOf("mlflow.tracking_uri: http://x\n"),
+              ElementsAre(HasSubstr("`mlflow.experiment_name` must be set as well")));
+  EXPECT_THAT(Parse("save_adapters: false\n").warnings,
+              ElementsAre(HasSubstr("You have disabled `save_adapters`")));
+}
+
+TEST(CheckDevice, AppliesOnceAutoIsResolved) {
+  JobSpec spec = Parse("mftd.ranks: 2\n").spec;
+  EXPECT_THAT(CheckDevice(spec, "cuda"), IsEmpty());
+  ASSERT_EQ(CheckDevice(spec, "cpu").size(), 1U);
+  EXPECT_EQ(CheckDevice(spec, "cpu")[0].path, "mftd.ranks");
+}
+
+}  // namespace
+}  // namespace mft
