@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the forward pass of a block may keep for its backward pass, in bytes per token: the one
+// table that the worker's memory plan, the daemon's estimate and the README share (numerics.md,
+// "Memory and weights").
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/checkpoint/model_params.h"
+
+namespace mft {
+
+// Outputs of norms and of SiLU(gate) * up are never kept: both are cheap to compute again.
+enum class ActivationSlot {
+  kInput,
+  kQ,
+  kK,
+  kV,
+  kAttention,
+  kLse,
+  kResidual,
+  kGate,
+  kUp,
+  kLoraInner
+};
+
+// The backward pass computes again what its policy does not keep.
+enum class RecomputePolicy {
+  kNothing,  // `checkpoint: false`: every slot is kept
+  kMlp,      // gate and up are computed again from the residual
+  kBlock,    // `checkpoint: true`: only the block's input is kept, as in mistral-finetune
+};
+
+// Elements per token as multiples of the model's sizes.
+struct ActivationShape {
+  ActivationSlot slot;
+  std::string_view name;
+  int dim = 0;         // D
+  int q_dim = 0;       // n_heads * head_dim
+  int kv_dim = 0;      // n_kv_heads * head_dim
+  int heads = 0;       // n_heads
+  int hidden = 0;      // hidden_dim, of each expert that a token visits
+  int lora_inner = 0;  // x A of each adapted projection: rank
+  bool fp32 = false;   // in every precision; the others have the compute dtype
+};
+
+inline constexpr std::array kActivationShapes = {
+    ActivationShape{.slot = ActivationSlot::kInput, .name = "input", .dim = 1},
+    ActivationShape{.slot = ActivationSlot::kQ, .name = "q", .q_dim = 1},
+    ActivationShape{.slot = ActivationSlot::kK, .name = "k", .kv_dim = 1},
+    ActivationShape{.slot = ActivationSlot::kV, .name = "v", .kv_dim = 1},
+    ActivationShape{.slot = ActivationSlot::kAttention, .name = "attention", .q_dim = 1},
+    ActivationShape{.slot = ActivationSlot::kLse, .name = "lse", .heads = 1, .fp32 = true},
+    ActivationShape{.slot = ActivationSlot::kResidual, .name = "residual", .dim = 1},
+    ActivationShape{.slot = ActivationSlot::kGate, .name = "gate", .hidden = 1},
+    ActivationShape{.slot = ActivationSlot::kUp, .name = "up", .hidden = 1},
+    ActivationShape{.slot = ActivationSlot::kLoraInner, .name = "lora_inner", .lora_inner = 1},
+};
+
+constexpr bool Keeps(RecomputePolicy policy, ActivationSlot slot) {
+  switch (policy) {
+    case RecomputePolicy::kNothing:
+      return true;
+    case RecomputePolicy::kMlp:
+      return slot != ActivationSlot::kGate && slot != ActivationSlot::kUp;
+    case RecomputePolicy::kBlock:
+      return slot == ActivationSlot::kInput;
+  }
+  return true;
+}
+
+constexpr int64_t ExpertsPerToken(const ModelParams& params) {
+  return params.moe.has_value() ? params.moe->num_experts_per_tok : 1;
+}
+
+// Columns of all x A of one block for one token: the rank once for each adapted projection (and
+// expert visited).
+inline int64_t LoraInnerColumns(const ModelParams& params,
+                                int64_t rank,
+                                const std::vector<std::string>& modules) {
+  int64_t projections = 0;
+  for (const std::string& module : modules) {
+    projections += module == "w1" || module == "w2" || module == "w3" ? ExpertsPerToken(params) : 1;
+  }
+  return projections * rank;
+}
+
+// Bytes of one slot of one block for one token. `element_bytes`: 4 for fp32, 2 for bf16.
+constexpr int64_t SlotBytesPerToken(const ActivationShape& shape,
+                                    const ModelParams& params,
+                                    int64_t lora_inner_columns,
+                                    int64_t element_bytes) {
+  const int64_t elements = shape.dim * params.dim + shape.q_dim * params.n_heads * params.head_dim +
+                           shape.kv_dim * params.n_kv_heads * params.head_dim +
+                           shape.heads * params.n_heads +
+                           shape.hidden * params.hidden_dim * ExpertsPerToken(params) +
+                           shape.lora_inner * lora_inner_columns;
+  return elements * (shape.fp32 ? 4 : element_bytes);
+}
+
+// Of one block; times n_layers for what the forward pass of a model keeps.
+constexpr int64_t KeptBytesPerToken(RecomputePolicy policy,
+                                    const ModelParams& params,
+                                    int64_t lora_inner_columns,
+                                    int64_t element_bytes) {
+  int64_t bytes = 0;
+  for (const ActivationShape& shape : kActivationShapes) {
+    bytes += Keeps(policy, shape.slot)
+                 ? SlotBytesPerToken(shape, params, lora_inner_columns, element_bytes)
+                 : 0;
+  }
+  return bytes;
+}
+
+}  // namespace mft

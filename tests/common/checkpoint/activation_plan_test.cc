@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/checkpoint/activation_plan.h"
+
+#include <gtest/gtest.h>
+
+namespace mft {
+namespace {
+
+ModelParams Mistral7B() {
+  ModelParams params;
+  params.dim = 4096;
+  params.n_layers = 32;
+  params.head_dim = 128;
+  params.hidden_dim = 14336;
+  params.n_heads = 32;
+  params.n_kv_heads = 8;
+  params.vocab_size = 32768;
+  return params;
+}
+
+const std::vector<std::string> kAllModules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"};
+
+double MiBPerToken(RecomputePolicy policy) {
+  const ModelParams params = Mistral7B();
+  const int64_t columns = LoraInnerColumns(params, 64, kAllModules);
+  return static_cast<double>(KeptBytesPerToken(policy, params, columns, 2) * params.n_layers) /
+         (1 << 20);
+}
+
+TEST(ActivationPlan, GivesTheKnownFiguresOf7B) {
+  EXPECT_NEAR(MiBPerToken(RecomputePolicy::kNothing), 2.91, 0.005);
+  EXPECT_NEAR(MiBPerToken(RecomputePolicy::kMlp), 1.16, 0.005);
+  EXPECT_DOUBLE_EQ(MiBPerToken(RecomputePolicy::kBlock), 0.25);
+}
+
+TEST(ActivationPlan, ListsEachSlotOnceInOrder) {
+  for (size_t i = 0; i < kActivationShapes.size(); ++i) {
+    EXPECT_EQ(static_cast<size_t>(kActivationShapes[i].slot), i);
+  }
+}
+
+TEST(ActivationPlan, CountsTheExpertsThatATokenVisits) {
+  ModelParams params = Mistral7B();
+  const int64_t dense = KeptBytesPerToken(RecomputePolicy::kNothing, params, 0, 2);
+  params.moe = MoeParams{};
+  EXPECT_EQ(KeptBytesPerToken(RecomputePolicy::kNothing, params, 0, 2) - dense, 2 * 14336 * 2);
+  EXPECT_EQ(LoraInnerColumns(params, 8, kAllModules), 8 * (4 + 3 * 2));
+}
+
+}  // namespace
+}  // namespace mft
