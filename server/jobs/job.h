@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/config/job_file.h"
+#include "common/journal/record.h"
 #include "server/jobs/transitions.h"
 
 namespace mft::server {
@@ -39,6 +40,7 @@ struct Job {
   std::string id;
   // shared_ptr: every snapshot shows it, and it never changes after the submit.
   std::shared_ptr<const JobFile> file;
+  std::string file_problem;  // why job.json cannot be read; "" when it can
   JobState state = JobState::kQueued;
   std::string reason;
   std::string message;
@@ -66,11 +68,15 @@ struct Attempt {
   int pid = 0;  // of the runner; 0: not known
   int64_t pid_start_ticks = 0;
   int64_t created_micros = 0;
+  int64_t created_boot_micros = 0;         // CLOCK_BOOTTIME
   int64_t ended_micros = 0;                // 0: not ended
   int64_t stop_requested_boot_micros = 0;  // CLOCK_BOOTTIME of the SIGTERM; 0: none was sent
   int64_t grace_ms = 0;
+  int64_t time_limit_ms = 0;  // 0: none
   std::vector<Lease> leases;
-  std::string outcome;  // of the result record, or "lost"; "" until it ended
+  // The runner's result, kept as soon as it is read: its journal offset is then past it.
+  std::optional<ResultRecord> result;
+  std::string outcome;  // of the result, or "lost", ...; "" until the attempt ended
 };
 
 }  // namespace mft::server

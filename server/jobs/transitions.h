@@ -64,6 +64,7 @@ inline constexpr std::string_view kWorkerFailed = "WORKER_FAILED";          // R
 inline constexpr std::string_view kStartFailed = "START_FAILED";            // RECOVERING, FAILED
 inline constexpr std::string_view kDataCacheGone = "DATA_CACHE_GONE";       // QUEUED
 inline constexpr std::string_view kCancelRequested = "CANCEL_REQUESTED";    // CANCELLING, CANCELLED
+inline constexpr std::string_view kPauseRequested = "PAUSE_REQUESTED";      // PAUSING, PAUSED
 inline constexpr std::string_view kCompleted = "COMPLETED";                 // SUCCEEDED
 inline constexpr std::string_view kValidationFailed = "VALIDATION_FAILED";  // FAILED
 inline constexpr std::string_view kTimeLimitExceeded = "TIME_LIMIT_EXCEEDED";  // FAILED
@@ -71,23 +72,12 @@ inline constexpr std::string_view kNonfiniteLoss = "NONFINITE_LOSS";           /
 inline constexpr std::string_view kJobFileUnreadable = "JOB_FILE_UNREADABLE";  // FAILED
 
 inline constexpr std::array kAll = {
-    kWaitingForPreparation,
-    kPreparingData,
-    kWaitingForDevices,
-    kStartingWorkers,
-    kTraining,
-    kDiskFull,
-    kAttemptLost,
-    kInterrupted,
-    kNodeRebooted,
-    kWorkerFailed,
-    kStartFailed,
-    kDataCacheGone,
-    kCancelRequested,
-    kCompleted,
-    kValidationFailed,
-    kTimeLimitExceeded,
-    kNonfiniteLoss,
+    kWaitingForPreparation, kPreparingData,     kWaitingForDevices,
+    kStartingWorkers,       kTraining,          kDiskFull,
+    kAttemptLost,           kInterrupted,       kNodeRebooted,
+    kWorkerFailed,          kStartFailed,       kDataCacheGone,
+    kCancelRequested,       kPauseRequested,    kCompleted,
+    kValidationFailed,      kTimeLimitExceeded, kNonfiniteLoss,
     kJobFileUnreadable,
 };
 }  // namespace reason

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// The processes of an attempt, found by the random id in their environment (MFT_ATTEMPT), held by
+// pidfds. Pids are reused and sessions can be left; neither is trusted.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/base/files.h"
+#include "common/base/status.h"
+
+namespace mft::server {
+
+inline constexpr std::string_view kAttemptVariable = "MFT_ATTEMPT";
+
+struct AttemptProcess {
+  int pid = 0;
+  int parent_pid = 0;
+  int64_t start_ticks = 0;  // /proc/PID/stat, field 22
+  UniqueFd pidfd;
+};
+
+// Every process of this user that is no zombie and has MFT_ATTEMPT=`attempt_id`. Empty id: none.
+std::vector<AttemptProcess> FindAttemptProcesses(const std::string& attempt_id);
+
+// The runner among them: the one whose parent does not belong to the attempt. Meant for an attempt
+// whose lock is held; a runner between fork and exec is not found yet, so ask again.
+std::optional<AttemptProcess> FindRunner(const std::string& attempt_id);
+
+// The process `pid` if it still is the one that started at `start_ticks` and belongs to the
+// attempt.
+std::optional<AttemptProcess> OpenRunner(const std::string& attempt_id,
+                                         int pid,
+                                         int64_t start_ticks);
+
+// Field 22 of /proc/PID/stat; 0 if there is no such process.
+int64_t StartTicks(int pid);
+
+// Sends SIGKILL to every process of the attempt; returns how many there were. Call again until it
+// is 0.
+int KillAttemptProcesses(const std::string& attempt_id);
+
+// A process that is gone is no error.
+Status SendSignal(const AttemptProcess& process, int signal);
+
+// Collects the exit status of a child of ours that has ended; harmless for others' children.
+void ReapIfChild(const UniqueFd& pidfd);
+
+}  // namespace mft::server

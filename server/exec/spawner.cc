@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/exec/spawner.h"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+
+#include "common/base/strings.h"
+#include "server/exec/attempt_dir.h"
+
+namespace mft::server {
+
+namespace {
+
+constexpr int kFirstLockFd = 3;  // in the runner: the attempt's lock, then the GPUs'
+// Above every descriptor that the file actions write to, so that none is overwritten before it is
+// copied.
+constexpr int kFirstSourceFd = 512;
+
+// What systemd and an outer attempt say to this process is not meant for its children.
+constexpr std::array<std::string_view, 4> kDropped = {
+    "NOTIFY_SOCKET=", "LISTEN_FDS=", "LISTEN_PID=", "MFT_ATTEMPT="};
+
+std::vector<std::string> RunnerEnvironment(const std::string& attempt_id) {
+  std::vector<std::string> environment = {StrCat(kAttemptVariable, "=", attempt_id)};
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text(*entry);
+    bool dropped = false;
+    for (const std::string_view prefix : kDropped) {
+      dropped = dropped || text.starts_with(prefix);
+    }
+    if (!dropped) {
+      environment.emplace_back(text);
+    }
+  }
+  return environment;
+}
+
+std::vector<char*> Pointers(std::vector<std::string>& strings) {
+  std::vector<char*> pointers;
+  for (std::string& text : strings) {
+    pointers.push_back(text.data());
+  }
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+// posix_spawn's two argument objects.
+class SpawnPlan {
+ public:
+  SpawnPlan() {
+    posix_spawn_file_actions_init(&actions_);
+    posix_spawnattr_init(&attributes_);
+  }
+  ~SpawnPlan() {
+    posix_spawn_file_actions_destroy(&actions_);
+    posix_spawnattr_destroy(&attributes_);
+  }
+  SpawnPlan(const SpawnPlan&) = delete;
+  SpawnPlan& operator=(const SpawnPlan&) = delete;
+
+  // 0, or the errno of what failed.
+  int Descriptors(const std::string& log, const std::vector<UniqueFd>& locks) {
+    int next = kFirstLockFd;
+    int error = posix_spawn_file_actions_addopen(&actions_, 0, "/dev/null", O_RDONLY, 0);
+    error = error ? error
+                  : posix_spawn_file_actions_addopen(
+                        &actions_, 1, log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+    error = error ? error : posix_spawn_file_actions_adddup2(&actions_, 1, 2);
+    for (const UniqueFd& lock : locks) {
+      error = error ? error : posix_spawn_file_actions_adddup2(&actions_, lock.get(), next++);
+    }
+    return error ? error : posix_spawn_file_actions_addclosefrom_np(&actions_, next);
+  }
+
+  int Signals() {
+    sigset_t blocked, defaults;
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGTERM);
+    sigaddset(&blocked, SIGUSR1);
+    sigfillset(&defaults);
+    int error = posix_spawnattr_setsigmask(&attributes_, &blocked);
+    error = error ? error : posix_spawnattr_setsigdefault(&attributes_, &defaults);
+    return error ? error
+                 : posix_spawnattr_setflags(
+                       &attributes_,
+                       POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  }
+
+  const posix_spawn_file_actions_t* actions() const { return &actions_; }
+  const posix_spawnattr_t* attributes() const { return &attributes_; }
+
+ private:
+  posix_spawn_file_actions_t actions_;
+  posix_spawnattr_t attributes_;
+};
+
+// Copies of the locks with high numbers; the originals are closed by the caller's scope.
+Result<std::vector<UniqueFd>> TakeLocks(const SpawnOptions& options) {
+  const std::string path = JoinPath(options.attempt_dir, kAttemptLockName);
+  MFT_ASSIGN_OR_RETURN(UniqueFd lock, TryLockFile(path));
+  if (!lock.valid()) {
+    return Status(Code::kFailedPrecondition,
+                  "ATTEMPT_LOCKED",
+                  StrCat(path, ": is locked by another process"));
+  }
+  MFT_ASSIGN_OR_RETURN(std::vector<UniqueFd> locks,
+                       LockGpus(options.gpu_lock_dir, options.gpu_uuids));
+  locks.insert(locks.begin(), std::move(lock));
+  for (UniqueFd& fd : locks) {
+    const int copy = fcntl(fd.get(), F_DUPFD_CLOEXEC, kFirstSourceFd);
+    if (copy < 0) {
+      return ErrnoStatus(errno, StrCat("copying the descriptor of ", path));
+    }
+    fd = UniqueFd(copy);
+  }
+  return locks;
+}
+
+}  // namespace
+
+Result<AttemptProcess> SpawnRunner(const SpawnOptions& options) {
+  MFT_ASSIGN_OR_RETURN(const std::vector<UniqueFd> locks, TakeLocks(options));
+  SpawnPlan plan;
+  int error = plan.Descriptors(JoinPath(options.attempt_dir, "runner.log"), locks);
+  error = error ? error : plan.Signals();
+  if (error != 0) {
+    return ErrnoStatus(error, StrCat("preparing to start ", options.runner));
+  }
+  std::vector<std::string> arguments = {options.runner,
+                                        "--attempt-dir",
+                                        options.attempt_dir,
+                                        "--lock-fd",
+                                        std::to_string(kFirstLockFd)};
+  std::vector<std::string> environment = RunnerEnvironment(options.attempt_id);
+  pid_t pid = 0;
+  error = posix_spawn(&pid,
+                      options.runner.c_str(),
+                      plan.actions(),
+                      plan.attributes(),
+                      Pointers(arguments).data(),
+                      Pointers(environment).data());
+  if (error != 0) {
+    return ErrnoStatus(error, StrCat("starting ", options.runner));
+  }
+  // Our child until it is reaped, which only the owner of this object does: the pid cannot be
+  // another's.
+  return AttemptProcess{.pid = pid,
+                        .parent_pid = getpid(),
+                        .start_ticks = StartTicks(pid),
+                        .pidfd = UniqueFd(pidfd_open(pid, 0))};
+}
+
+}  // namespace mft::server

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Starts the runner of an attempt.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "server/exec/processes.h"
+
+namespace mft::server {
+
+struct SpawnOptions {
+  std::string runner;       // path of mft-runner
+  std::string attempt_dir;  // with attempt.json; its row is committed
+  std::string attempt_id;
+  std::string gpu_lock_dir;
+  std::vector<std::string> gpu_uuids;
+};
+
+// Takes the attempt's lock and those of its GPUs, and starts
+//   mft-runner --attempt-dir DIR --lock-fd N
+// in a session of its own, with SIGTERM and SIGUSR1 blocked, all other signals at their defaults,
+// no descriptors but 0, 1, 2 (runner.log) and the locks, and MFT_ATTEMPT in its environment. On
+// return only the runner holds the locks. The runner lives also where its pidfd could not be opened
+// (no descriptors left): then find it again. FAILED_PRECONDITION (ATTEMPT_LOCKED, GPU_LOCKED) if
+// somebody else does.
+Result<AttemptProcess> SpawnRunner(const SpawnOptions& options);
+
+}  // namespace mft::server

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who starts next: a pure function from the waiting jobs and the free devices to starts.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/config/job_file.h"
+#include "common/config/job_spec.h"
+#include "server/jobs/job.h"
+
+namespace mft::server {
+
+// What the node has, free or not.
+struct NodeCapacity {
+  int cores = 1;
+  int gpus = 0;
+};
+
+// What an attempt holds while it lives.
+struct Needs {
+  std::string device = "cpu";  // resolved: cpu | cuda
+  int ranks = 1;
+  int threads = 1;  // per rank
+  int cores = 0;    // with cpu: ranks x threads, at most the whole node
+};
+
+// Resolves `auto` and the default thread count against the node: cuda where it has enough GPUs,
+// else cpu; threads: cores / ranks. A CPU job that asks for more cores than there are holds the
+// whole node. RESOURCE_EXHAUSTED (NOT_ENOUGH_DEVICES) if the node can never give it.
+Result<Needs> NeedsOf(const JobSpec& spec, const NodeCapacity& node);
+
+struct WaitingJob {
+  std::string job_id;
+  std::string priority;  // urgent | normal | low
+  int64_t created_micros = 0;
+  AttemptKind kind =
+      AttemptKind::kPrepare;  // a preparation takes a preparation slot and nothing else
+  Needs needs;
+};
+
+struct FreeDevices {
+  int prepare_slots = 0;
+  int cores = 0;
+  std::vector<Lease> gpus;
+};
+
+struct Start {
+  std::string job_id;
+  std::vector<Lease> leases;
+};
+
+struct Plan {
+  std::vector<Start> starts;
+  std::map<std::string, std::string> waiting;  // job to why it waits, for people
+};
+
+// All devices of a job or none. Order: priority, then age, then id. A job that does not fit holds
+// back every later one that wants the same kind of device, so a large job is never starved by small
+// ones.
+Plan Schedule(std::vector<WaitingJob> jobs, FreeDevices free);
+
+}  // namespace mft::server
