@@ -27,7 +27,10 @@ std::string Format(int64_t wall_micros, const char* suffix_format) {
   gmtime_r(&seconds, &utc);
   std::array<char, 64> text{};
   const size_t used = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%S", &utc);
-  std::snprintf(text.data() + used, text.size() - used, suffix_format, static_cast<int>(wall_micros % 1'000'000));
+  std::snprintf(text.data() + used,
+                text.size() - used,
+                suffix_format,
+                static_cast<int>(wall_micros % 1'000'000));
   return text.data();
 }
 }  // namespace
@@ -37,9 +40,13 @@ const Clock& SystemClock() {
   return clock;
 }
 
-std::string FormatUtc(int64_t wall_micros) { return Format(wall_micros - wall_micros % 1'000'000, "Z"); }
+std::string FormatUtc(int64_t wall_micros) {
+  return Format(wall_micros - wall_micros % 1'000'000, "Z");
+}
 
-std::string FormatUtcMicros(int64_t wall_micros) { return Format(wall_micros, ".%06d"); }
+std::string FormatUtcMicros(int64_t wall_micros) {
+  return Format(wall_micros, ".%06d");
+}
 
 std::string BootId() {
   std::ifstream file("/proc/sys/kernel/random/boot_id");

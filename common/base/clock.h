@@ -18,8 +18,9 @@ class Clock {
 // The machine's clocks.
 const Clock& SystemClock();
 
-std::string FormatUtc(int64_t wall_micros);        // "2026-11-23T07:27:39Z"
-std::string FormatUtcMicros(int64_t wall_micros);  // "2026-11-23T07:27:39.123456" (no zone, as mistral-finetune)
-std::string BootId();                              // /proc/sys/kernel/random/boot_id, "" where there is none
+std::string FormatUtc(int64_t wall_micros);  // "2026-11-23T07:27:39Z"
+std::string FormatUtcMicros(
+    int64_t wall_micros);  // "2026-11-23T07:27:39.123456" (no zone, as mistral-finetune)
+std::string BootId();      // /proc/sys/kernel/random/boot_id, "" where there is none
 
 }  // namespace mft

@@ -28,7 +28,9 @@ UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
   return *this;
 }
 
-UniqueFd::~UniqueFd() { reset(); }
+UniqueFd::~UniqueFd() {
+  reset();
+}
 
 void UniqueFd::reset() {
   if (fd_ >= 0) {
@@ -62,7 +64,8 @@ Result<std::string> ReadFile(const std::string& path, size_t max_bytes) {
       return ErrnoStatus(errno, StrCat("reading ", path));
     }
     if (content.size() > max_bytes) {
-      return InvalidArgument(StrCat(path, ": larger than the limit of ", FormatBytes(static_cast<int64_t>(max_bytes))));
+      return InvalidArgument(StrCat(
+          path, ": larger than the limit of ", FormatBytes(static_cast<int64_t>(max_bytes))));
     }
     if (got == 0) {
       return content;
@@ -178,7 +181,9 @@ std::string ExecutableDir() {
   return fs::read_symlink("/proc/self/exe", error).parent_path().string();
 }
 
-std::string JoinPath(std::string_view a, std::string_view b) { return (fs::path(a) / fs::path(b)).string(); }
+std::string JoinPath(std::string_view a, std::string_view b) {
+  return (fs::path(a) / fs::path(b)).string();
+}
 
 std::string AbsolutePath(const std::string& path) {
   std::error_code error;

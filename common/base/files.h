@@ -43,7 +43,8 @@ Result<std::string> ReadFile(const std::string& path, size_t max_bytes = size_t{
 Status WriteAll(int fd, std::string_view data, std::string_view path_for_messages);
 Status Fsync(int fd, std::string_view path_for_messages);
 Status FsyncDir(const std::string& directory);
-// Temporary file beside it, fsync, rename, fsync of the directory: readers see the old or the new content.
+// Temporary file beside it, fsync, rename, fsync of the directory: readers see the old or the new
+// content.
 Status WriteFileAtomic(const std::string& path, std::string_view content, mode_t mode = 0644);
 
 bool PathExists(const std::string& path);
@@ -57,7 +58,8 @@ Result<int64_t> FreeDiskBytes(const std::string& path);
 // Folder of the running executable: where the sibling programs are.
 std::string ExecutableDir();
 std::string JoinPath(std::string_view a, std::string_view b);  // b absolute: b
-std::string AbsolutePath(const std::string& path);             // lexically normal, against the working directory
+std::string AbsolutePath(
+    const std::string& path);  // lexically normal, against the working directory
 
 // flock(2), exclusive. `TryLockFile` gives an invalid descriptor when somebody else holds it.
 Result<UniqueFd> TryLockFile(const std::string& path, mode_t mode = 0644);

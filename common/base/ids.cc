@@ -71,14 +71,19 @@ std::string NewJobId() {
 
 bool IsValidJobId(std::string_view id) {
   return id.size() == kJobIdLength && id[0] == 'j' &&
-         std::all_of(id.begin() + 1, id.end(), [](char c) { return kBase32.find(c) != std::string_view::npos; });
+         std::all_of(id.begin() + 1, id.end(), [](char c) {
+           return kBase32.find(c) != std::string_view::npos;
+         });
 }
 
 Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
-  MFT_CHECK(context_ != nullptr && EVP_DigestInit_ex(context_, EVP_sha256(), nullptr) == 1, "EVP_DigestInit_ex");
+  MFT_CHECK(context_ != nullptr && EVP_DigestInit_ex(context_, EVP_sha256(), nullptr) == 1,
+            "EVP_DigestInit_ex");
 }
 
-Sha256::~Sha256() { EVP_MD_CTX_free(context_); }
+Sha256::~Sha256() {
+  EVP_MD_CTX_free(context_);
+}
 
 void Sha256::Update(std::string_view data) {
   MFT_CHECK(EVP_DigestUpdate(context_, data.data(), data.size()) == 1, "EVP_DigestUpdate");

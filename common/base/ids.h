@@ -11,7 +11,8 @@ namespace mft {
 
 std::string RandomHex(int bytes);  // from getrandom(2), lower case
 std::string RandomUuid4();
-std::string NewJobId();  // "j" and 11 characters of [a-z2-7]: not guessable, fits a path and a label
+std::string
+NewJobId();  // "j" and 11 characters of [a-z2-7]: not guessable, fits a path and a label
 bool IsValidJobId(std::string_view id);
 
 // Incremental SHA-256. Threads: one at a time.

@@ -51,7 +51,8 @@ Status WrongType(const Json& object, std::string_view key, std::string_view expe
   if (!object.is_object() || member == object.end()) {
     return InvalidArgument(StrCat("missing \"", key, "\""));
   }
-  return InvalidArgument(StrCat("\"", key, "\" must be ", expected, ", not ", Printable(DumpJson(*member), 80)));
+  return InvalidArgument(
+      StrCat("\"", key, "\" must be ", expected, ", not ", Printable(DumpJson(*member), 80)));
 }
 
 const Json* Find(const Json& object, std::string_view key) {
@@ -77,7 +78,9 @@ Result<Json> ParseJson(std::string_view text, int max_depth) {
   }
 }
 
-std::string DumpJson(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string DumpJson(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 Result<std::string> GetString(const Json& object, std::string_view key) {
   const Json* member = Find(object, key);
@@ -90,7 +93,8 @@ Result<std::string> GetString(const Json& object, std::string_view key) {
 Result<int64_t> GetInt(const Json& object, std::string_view key) {
   const Json* member = Find(object, key);
   if (member == nullptr || !member->is_number_integer() ||
-      (member->is_number_unsigned() && member->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))) {
+      (member->is_number_unsigned() &&
+       member->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))) {
     return WrongType(object, key, "an integer");
   }
   return member->get<int64_t>();

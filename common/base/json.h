@@ -26,7 +26,8 @@ Result<std::string> GetString(const Json& object, std::string_view key);
 Result<int64_t> GetInt(const Json& object, std::string_view key);
 Result<double> GetDouble(const Json& object, std::string_view key);
 Result<bool> GetBool(const Json& object, std::string_view key);
-// As above with a default for a missing or null member; a member of another type gives the default too.
+// As above with a default for a missing or null member; a member of another type gives the default
+// too.
 std::string StringOr(const Json& object, std::string_view key, std::string_view otherwise);
 int64_t IntOr(const Json& object, std::string_view key, int64_t otherwise);
 double DoubleOr(const Json& object, std::string_view key, double otherwise);

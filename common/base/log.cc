@@ -29,12 +29,21 @@ std::string_view LevelName(LogLevel level) {
 }
 }  // namespace
 
-void SetLogProgram(std::string_view name) { ProgramName() = name; }
+void SetLogProgram(std::string_view name) {
+  ProgramName() = name;
+}
 
 void Log(LogLevel level, std::string_view message) {
-  const std::string line =
-      StrCat(FormatUtc(SystemClock().WallMicros()), " ", LevelName(level), " ", ProgramName(), ": ", message, "\n");
-  // One write keeps lines of several processes whole; a log that cannot be written has nowhere to complain.
+  const std::string line = StrCat(FormatUtc(SystemClock().WallMicros()),
+                                  " ",
+                                  LevelName(level),
+                                  " ",
+                                  ProgramName(),
+                                  ": ",
+                                  message,
+                                  "\n");
+  // One write keeps lines of several processes whole; a log that cannot be written has nowhere to
+  // complain.
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());
 }
 

@@ -13,9 +13,15 @@ enum class LogLevel { kInfo, kWarning, kError };
 
 void SetLogProgram(std::string_view name);  // before threads start
 void Log(LogLevel level, std::string_view message);
-inline void LogInfo(std::string_view message) { Log(LogLevel::kInfo, message); }
-inline void LogWarning(std::string_view message) { Log(LogLevel::kWarning, message); }
-inline void LogError(std::string_view message) { Log(LogLevel::kError, message); }
+inline void LogInfo(std::string_view message) {
+  Log(LogLevel::kInfo, message);
+}
+inline void LogWarning(std::string_view message) {
+  Log(LogLevel::kWarning, message);
+}
+inline void LogError(std::string_view message) {
+  Log(LogLevel::kError, message);
+}
 // For best-effort work: says what failed and goes on.
 void LogIfError(const Status& status, std::string_view what);
 

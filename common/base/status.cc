@@ -10,10 +10,22 @@
 namespace mft {
 
 namespace {
-constexpr std::array<std::string_view, 16> kCodeNames = {
-    "OK",           "CANCELLED",           "UNKNOWN",         "INVALID_ARGUMENT",  "DEADLINE_EXCEEDED", "NOT_FOUND",
-    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
-    "UNIMPLEMENTED", "INTERNAL",           "UNAVAILABLE",     "DATA_LOSS"};
+constexpr std::array<std::string_view, 16> kCodeNames = {"OK",
+                                                         "CANCELLED",
+                                                         "UNKNOWN",
+                                                         "INVALID_ARGUMENT",
+                                                         "DEADLINE_EXCEEDED",
+                                                         "NOT_FOUND",
+                                                         "ALREADY_EXISTS",
+                                                         "PERMISSION_DENIED",
+                                                         "RESOURCE_EXHAUSTED",
+                                                         "FAILED_PRECONDITION",
+                                                         "ABORTED",
+                                                         "OUT_OF_RANGE",
+                                                         "UNIMPLEMENTED",
+                                                         "INTERNAL",
+                                                         "UNAVAILABLE",
+                                                         "DATA_LOSS"};
 
 Code CodeForErrno(int error_number) {
   switch (error_number) {
@@ -45,7 +57,9 @@ Code CodeForErrno(int error_number) {
 }
 }  // namespace
 
-std::string_view CodeName(Code code) { return kCodeNames[static_cast<size_t>(code)]; }
+std::string_view CodeName(Code code) {
+  return kCodeNames[static_cast<size_t>(code)];
+}
 
 int ExitCodeFor(Code code) {
   switch (code) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How everything outside Torch code reports failure: a canonical code (gRPC's numbering, so that
-// the RPC edge is a cast), a machine-readable reason and one message that names the thing and the value.
+// the RPC edge is a cast), a machine-readable reason and one message that names the thing and the
+// value.
 #pragma once
 
 #include <optional>
@@ -62,16 +63,36 @@ class [[nodiscard]] Status {
   std::string message_;
 };
 
-inline Status InvalidArgument(std::string message) { return {Code::kInvalidArgument, std::move(message)}; }
-inline Status NotFound(std::string message) { return {Code::kNotFound, std::move(message)}; }
-inline Status PermissionDenied(std::string message) { return {Code::kPermissionDenied, std::move(message)}; }
-inline Status FailedPrecondition(std::string message) { return {Code::kFailedPrecondition, std::move(message)}; }
-inline Status AlreadyExists(std::string message) { return {Code::kAlreadyExists, std::move(message)}; }
-inline Status ResourceExhausted(std::string message) { return {Code::kResourceExhausted, std::move(message)}; }
-inline Status Unimplemented(std::string message) { return {Code::kUnimplemented, std::move(message)}; }
-inline Status Unavailable(std::string message) { return {Code::kUnavailable, std::move(message)}; }
-inline Status Internal(std::string message) { return {Code::kInternal, std::move(message)}; }
-inline Status DataLoss(std::string message) { return {Code::kDataLoss, std::move(message)}; }
+inline Status InvalidArgument(std::string message) {
+  return {Code::kInvalidArgument, std::move(message)};
+}
+inline Status NotFound(std::string message) {
+  return {Code::kNotFound, std::move(message)};
+}
+inline Status PermissionDenied(std::string message) {
+  return {Code::kPermissionDenied, std::move(message)};
+}
+inline Status FailedPrecondition(std::string message) {
+  return {Code::kFailedPrecondition, std::move(message)};
+}
+inline Status AlreadyExists(std::string message) {
+  return {Code::kAlreadyExists, std::move(message)};
+}
+inline Status ResourceExhausted(std::string message) {
+  return {Code::kResourceExhausted, std::move(message)};
+}
+inline Status Unimplemented(std::string message) {
+  return {Code::kUnimplemented, std::move(message)};
+}
+inline Status Unavailable(std::string message) {
+  return {Code::kUnavailable, std::move(message)};
+}
+inline Status Internal(std::string message) {
+  return {Code::kInternal, std::move(message)};
+}
+inline Status DataLoss(std::string message) {
+  return {Code::kDataLoss, std::move(message)};
+}
 
 // "WHAT: strerror(error_number)" with the canonical code that fits the errno.
 Status ErrnoStatus(int error_number, std::string_view what);
@@ -80,14 +101,23 @@ Status ErrnoStatus(int error_number, std::string_view what);
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::move(value)) {}            // NOLINT(google-explicit-constructor)
-  Result(Status status) : state_(std::move(status)) {}     // NOLINT(google-explicit-constructor)
+  Result(T value) : state_(std::move(value)) {}         // NOLINT(google-explicit-constructor)
+  Result(Status status) : state_(std::move(status)) {}  // NOLINT(google-explicit-constructor)
 
   bool ok() const { return std::holds_alternative<T>(state_); }
   Status status() const { return ok() ? Status::Ok() : std::get<Status>(state_); }
-  T& value() & { RequireValue(); return std::get<T>(state_); }
-  const T& value() const& { RequireValue(); return std::get<T>(state_); }
-  T&& value() && { RequireValue(); return std::get<T>(std::move(state_)); }
+  T& value() & {
+    RequireValue();
+    return std::get<T>(state_);
+  }
+  const T& value() const& {
+    RequireValue();
+    return std::get<T>(state_);
+  }
+  T&& value() && {
+    RequireValue();
+    return std::get<T>(std::move(state_));
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T&& operator*() && { return std::move(*this).value(); }
@@ -99,7 +129,10 @@ class [[nodiscard]] Result {
   std::variant<Status, T> state_;
 };
 
-[[noreturn]] void CheckFailed(const char* file, int line, const char* condition, const std::string& detail);
+[[noreturn]] void CheckFailed(const char* file,
+                              int line,
+                              const char* condition,
+                              const std::string& detail);
 
 template <typename T>
 void Result<T>::RequireValue() const {
@@ -111,19 +144,19 @@ void Result<T>::RequireValue() const {
 }  // namespace mft
 
 // Programmer errors only: prints the condition and `detail` (a std::string), then aborts.
-#define MFT_CHECK(condition, detail)                                          \
-  do {                                                                        \
-    if (!(condition)) {                                                       \
-      ::mft::CheckFailed(__FILE__, __LINE__, #condition, (detail));           \
-    }                                                                         \
+#define MFT_CHECK(condition, detail)                                \
+  do {                                                              \
+    if (!(condition)) {                                             \
+      ::mft::CheckFailed(__FILE__, __LINE__, #condition, (detail)); \
+    }                                                               \
   } while (false)
 
-#define MFT_RETURN_IF_ERROR(expression)                    \
-  do {                                                     \
-    ::mft::Status mft_status = (expression);               \
-    if (!mft_status.ok()) {                                \
-      return mft_status;                                   \
-    }                                                      \
+#define MFT_RETURN_IF_ERROR(expression)      \
+  do {                                       \
+    ::mft::Status mft_status = (expression); \
+    if (!mft_status.ok()) {                  \
+      return mft_status;                     \
+    }                                        \
   } while (false)
 
 #define MFT_CONCAT_INNER(a, b) a##b

@@ -70,7 +70,9 @@ size_t EditDistance(std::string_view a, std::string_view b) {
 
 // Length of the well-formed UTF-8 sequence at text[at], or 0 (Unicode 15, table 3-7).
 size_t Utf8SequenceLength(std::string_view text, size_t at) {
-  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U; };
+  const auto byte = [&](size_t i) {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
+  };
   const unsigned lead = byte(at);
   if (lead < 0x80) {
     return 1;
@@ -121,7 +123,8 @@ std::string Printable(std::string_view text, size_t max_bytes) {
   std::string out;
   for (size_t i = 0; i < text.size();) {
     const size_t length = Utf8SequenceLength(text, i);
-    const std::string_view piece = length == 0 ? std::string_view("\xEF\xBF\xBD") : text.substr(i, length);
+    const std::string_view piece =
+        length == 0 ? std::string_view("\xEF\xBF\xBD") : text.substr(i, length);
     if (out.size() + piece.size() > max_bytes) {
       return out + "...";
     }

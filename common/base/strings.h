@@ -13,11 +13,13 @@
 namespace mft {
 
 namespace internal {
-inline void AppendTo(std::string& out, std::string_view text) { out.append(text); }
+inline void AppendTo(std::string& out, std::string_view text) {
+  out.append(text);
+}
 void AppendNumber(std::string& out, double value);  // shortest text that reads back equal
 // A template, so that a string literal never decays to a pointer and becomes a bool.
 template <typename T>
-  requires std::is_arithmetic_v<T>
+requires std::is_arithmetic_v<T>
 void AppendTo(std::string& out, T value) {
   if constexpr (std::same_as<T, bool>) {
     out.append(value ? "true" : "false");
@@ -51,8 +53,8 @@ bool IsValidUtf8(std::string_view text);
 // at most `max_bytes` (then "..." is appended). For quoting user data in messages.
 std::string Printable(std::string_view text, size_t max_bytes);
 
-std::string FormatBytes(int64_t bytes);          // "1.5 GiB"
-std::string FormatDuration(double seconds);      // "1 h 02 min", "3.2 s"
+std::string FormatBytes(int64_t bytes);      // "1.5 GiB"
+std::string FormatDuration(double seconds);  // "1 h 02 min", "3.2 s"
 std::string FormatFixed(double value, int digits);
 std::string FormatScientific(double value, int digits);  // "6.0e-05"
 

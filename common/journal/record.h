@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The journal: the only way up from an attempt's processes to the daemon (durability.md, "Journals").
-// One JSON object a line, {"seq":N,"at":MICROS,"type":T,...}, at most 64 KiB, seq strictly increasing by 1 from 1,
-// the first record a header. `runner.jsonl` is the runner's, `rank-N.jsonl` a rank's (mft-data writes rank-0.jsonl).
+// The journal: the only way up from an attempt's processes to the daemon (durability.md,
+// "Journals"). One JSON object a line, {"seq":N,"at":MICROS,"type":T,...}, at most 64 KiB, seq
+// strictly increasing by 1 from 1, the first record a header. `runner.jsonl` is the runner's,
+// `rank-N.jsonl` a rank's (mft-data writes rank-0.jsonl).
 #pragma once
 
 #include <cstdint>
@@ -45,7 +46,8 @@ inline constexpr std::string_view kPhaseEvaluating = "evaluating";
 inline constexpr std::string_view kPhaseSaving = "saving";
 inline constexpr std::string_view kPhaseDiskFull = "waiting for disk space";
 
-struct ResumeRecord {  // "resume": where a training attempt begins, after its scan of the checkpoints
+struct ResumeRecord {  // "resume": where a training attempt begins, after its scan of the
+                       // checkpoints
   int64_t from_step = 0;
 };
 
@@ -88,8 +90,8 @@ struct DataPreparedRecord {  // "data_prepared"
 struct FinalRecord {
   std::string outcome;  // done | stopped (checkpoint written if it could be) | failed
   int64_t step = 0;
-  int code = 0;         // mft::Code of a failure
-  std::string reason;   // UPPER_SNAKE_CASE, e.g. VALIDATION_FAILED, NONFINITE_LOSS, DISK_FULL
+  int code = 0;        // mft::Code of a failure
+  std::string reason;  // UPPER_SNAKE_CASE, e.g. VALIDATION_FAILED, NONFINITE_LOSS, DISK_FULL
   std::string message;
 };
 
@@ -110,8 +112,16 @@ struct ResultRecord {   // "result"
   std::string message;  // why, in one sentence
 };
 
-using RecordBody = std::variant<HeaderRecord, PhaseRecord, ResumeRecord, StepRecord, EvalRecord, CheckpointRecord, MessageRecord,
-                                DataPreparedRecord, FinalRecord, ResultRecord>;
+using RecordBody = std::variant<HeaderRecord,
+                                PhaseRecord,
+                                ResumeRecord,
+                                StepRecord,
+                                EvalRecord,
+                                CheckpointRecord,
+                                MessageRecord,
+                                DataPreparedRecord,
+                                FinalRecord,
+                                ResultRecord>;
 
 struct Record {
   int64_t seq = 0;
@@ -119,8 +129,10 @@ struct Record {
   RecordBody body;
 };
 
-// One line without the newline. Non-finite numbers are written as "NaN", "Infinity", "-Infinity" strings.
-// A record that would be too long has its longest text cut.
+std::string_view RecordTypeName(const RecordBody& body);  // "step"
+
+// One line without the newline. Non-finite numbers are written as "NaN", "Infinity", "-Infinity"
+// strings. A record that would be too long has its longest text cut.
 std::string EncodeRecord(const Record& record);
 // INVALID_ARGUMENT names what is wrong with the line.
 Result<Record> DecodeRecord(std::string_view line);

@@ -13,7 +13,7 @@ namespace mft::testing {
 
 struct TestSample {
   std::vector<int32_t> tokens;
-  std::vector<uint8_t> mask = {};           // empty: all ones
+  std::vector<uint8_t> mask = {};      // empty: all ones
   SampleOrigin origin = {.line = -1};  // line -1: its place in the file
 };
 

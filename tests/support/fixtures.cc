@@ -7,7 +7,9 @@
 
 namespace mft::testing {
 
-std::string Fixture(const std::string& name) { return std::string(MFT_SOURCE_DIR) + "/tests/fixtures/" + name; }
+std::string Fixture(const std::string& name) {
+  return std::string(MFT_SOURCE_DIR) + "/tests/fixtures/" + name;
+}
 
 std::string TokenizerFile(const std::string& name) {
   return std::string(MFT_DEPS_DIR) + "/mistral_common/data/" + name;

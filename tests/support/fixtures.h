@@ -10,7 +10,8 @@ namespace mft::testing {
 
 // Path of a file below tests/fixtures.
 std::string Fixture(const std::string& name);
-// Path of a tokenizer file that deploy/setup fetched, e.g. "mistral_instruct_tokenizer_240323.model.v3".
+// Path of a tokenizer file that deploy/setup fetched, e.g.
+// "mistral_instruct_tokenizer_240323.model.v3".
 std::string TokenizerFile(const std::string& name);
 // Every line of a JSON Lines fixture.
 std::vector<Json> ReadJsonLines(const std::string& path);

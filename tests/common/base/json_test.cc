@@ -8,7 +8,8 @@ namespace {
 
 TEST(ParseJson, RefusesDuplicateKeysDeepNestingAndBadUtf8) {
   EXPECT_TRUE(ParseJson(R"({"a": {"b": 1}, "c": {"b": 2}})").ok());
-  EXPECT_NE(ParseJson(R"({"a": 1, "a": 2})").status().message().find("duplicate key \"a\""), std::string::npos);
+  EXPECT_NE(ParseJson(R"({"a": 1, "a": 2})").status().message().find("duplicate key \"a\""),
+            std::string::npos);
   EXPECT_FALSE(ParseJson(std::string(100, '[') + std::string(100, ']')).ok());
   EXPECT_FALSE(ParseJson("\"\xFF\"").ok());
   EXPECT_FALSE(ParseJson("").ok());
@@ -22,7 +23,9 @@ TEST(TypedAccess, NamesKeyAndValue) {
   EXPECT_EQ(IntOr(json, "m", 7), 7);
 }
 
-TEST(DumpJson, ReplacesBytesThatAreNoUtf8) { EXPECT_EQ(DumpJson(Json("a\xFF")), "\"a\xEF\xBF\xBD\""); }
+TEST(DumpJson, ReplacesBytesThatAreNoUtf8) {
+  EXPECT_EQ(DumpJson(Json("a\xFF")), "\"a\xEF\xBF\xBD\"");
+}
 
 }  // namespace
 }  // namespace mft

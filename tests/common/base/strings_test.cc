@@ -6,7 +6,9 @@
 namespace mft {
 namespace {
 
-TEST(StrCat, JoinsTextNumbersAndBooleans) { EXPECT_EQ(StrCat("a", 1, ' ', 2.5, " ", true), "a1 2.5 true"); }
+TEST(StrCat, JoinsTextNumbersAndBooleans) {
+  EXPECT_EQ(StrCat("a", 1, ' ', 2.5, " ", true), "a1 2.5 true");
+}
 
 TEST(Suggest, FindsTheKeyThatWasMeant) {
   const std::vector<std::string> keys = {"seq_len", "max_steps", "batch_size"};
@@ -24,7 +26,11 @@ TEST(Utf8, RefusesOverlongSurrogateAndTruncatedSequences) {
 }
 
 TEST(Printable, ReplacesBadBytesAndCutsAtACharacter) {
-  EXPECT_EQ(Printable("a\xFF" "b", 10), "a\xEF\xBF\xBD" "b");
+  EXPECT_EQ(Printable("a\xFF"
+                      "b",
+                      10),
+            "a\xEF\xBF\xBD"
+            "b");
   EXPECT_EQ(Printable("\xC3\xA9\xC3\xA9", 3), "\xC3\xA9...");
 }
 
