@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checkpoints of a run: checkpoints/checkpoint_NNNNNN/{consolidated,state}, published by one rename after every file,
-// the manifest and the directories are on disk (design.md 4.3, durability.md "Retries and readers").
+// Checkpoints of a run: checkpoints/checkpoint_NNNNNN/{consolidated,state}, published by one rename
+// after every file, the manifest and the directories are on disk (design.md 4.3, durability.md
+// "Retries and readers").
 #pragma once
 
 #include <cstdint>
@@ -24,17 +25,19 @@ struct Manifest {
   int64_t step = 0;
   int attempt = 0;
   std::string job_id;
-  Json plan;  // the numeric plan (numerics.md): precision, threads, chunk sizes, CPU capability, library versions
+  Json plan;  // the numeric plan (numerics.md): precision, threads, chunk sizes, CPU capability,
+              // library versions
   std::vector<ManifestFile> files;
 };
 
 std::string CheckpointsDir(const std::string& run_dir);
 std::string CheckpointDir(const std::string& run_dir, int64_t step);  // .../checkpoint_000100
 
-// Calls `write` with a temporary directory beside the final one, then adds state/MANIFEST (sizes, sha256 of every file),
-// syncs everything and renames. On failure the temporary directory is removed. Returns the bytes published.
-// ALREADY_EXISTS if that step is there.
-Result<int64_t> PublishCheckpoint(const std::string& run_dir, Manifest manifest,
+// Calls `write` with a temporary directory beside the final one, then adds state/MANIFEST (sizes,
+// sha256 of every file), syncs everything and renames. On failure the temporary directory is
+// removed. Returns the bytes published. ALREADY_EXISTS if that step is there.
+Result<int64_t> PublishCheckpoint(const std::string& run_dir,
+                                  Manifest manifest,
                                   const std::function<Status(const std::string& directory)>& write);
 
 Result<Manifest> ReadManifest(const std::string& checkpoint_dir);

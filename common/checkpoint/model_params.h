@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/base/json.h"
 #include "common/base/status.h"
-#include "common/config/job_spec.h"
 
 namespace mft {
 
@@ -31,16 +31,50 @@ struct ModelParams {
   std::optional<MoeParams> moe;
 };
 
-// Reads and checks <model_dir>/params.json: every size positive and bounded, heads divisible, required keys there.
+// The lora section of a checkpoint's params.json.
+struct LoraParams {
+  bool enable = true;
+  int64_t rank = 16;
+  double dropout = 0.0;
+  double scaling = 2.0;
+};
+
+// Reads and checks <model_dir>/params.json: every size positive and bounded, heads divisible,
+// required keys there. A missing rope_theta is 1e4 with a sliding window and 1e6 without
+// (formats.md 5.1); rope_theta_given says so. Architectures that this build cannot train (YaRN,
+// tied embeddings, vision) are UNIMPLEMENTED.
 Result<ModelParams> ReadModelParams(const std::string& model_dir);
 
-// As mistral-finetune writes it into checkpoints (indent 4, lora section only with adapters).
-std::string ModelParamsToJson(const ModelParams& params, const LoraSpec* lora);
+// The lora section of <directory>/params.json; nothing where there is none.
+Result<std::optional<LoraParams>> ReadLoraParams(const std::string& directory);
+
+// As mistral-finetune writes it into checkpoints (indent 4); the lora section only with adapters.
+std::string ModelParamsToJson(const ModelParams& params, const LoraParams* lora);
 
 int64_t TotalParameters(const ModelParams& params);
-// Parameters of the base that are multiplied for one token (no embedding; MoE: the chosen experts): N of numerics.md.
+// Parameters of the base that are multiplied for one token (no embedding; MoE: the chosen experts):
+// N of numerics.md.
 int64_t ActiveMatmulParameters(const ModelParams& params);
 // LoRA parameters of the given modules at `rank`.
-int64_t LoraParameters(const ModelParams& params, const LoraSpec& lora, const std::vector<std::string>& target_modules);
+int64_t LoraParameters(const ModelParams& params,
+                       int64_t rank,
+                       const std::vector<std::string>& target_modules);
+
+struct TensorShape {
+  std::string name;  // "layers.0.attention.wq.weight"
+  std::vector<int64_t> shape;
+};
+
+// [out, in] of a projection ("wq" ... "w3") of any layer.
+std::vector<int64_t> ProjectionShape(const ModelParams& params, const std::string& module);
+// "layers.3.attention.wq", "layers.3.feed_forward.w1": without ".weight" or ".lora_A.weight". Dense
+// models.
+std::string ProjectionName(int64_t layer, const std::string& module);
+// Every tensor of a dense model's consolidated.safetensors (formats.md 5.3).
+std::vector<TensorShape> ModelTensors(const ModelParams& params);
+// lora_A [rank, in] and lora_B [out, rank] of every layer and given module (formats.md 5.4).
+std::vector<TensorShape> LoraTensors(const ModelParams& params,
+                                     int64_t rank,
+                                     const std::vector<std::string>& target_modules);
 
 }  // namespace mft

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Own reader and writer of safetensors (formats.md 7). Every input is hostile: lengths, offsets, overlaps, shapes and
-// names are checked before anything is mapped into a tensor.
+// Own reader and writer of safetensors (formats.md 7). Every input is hostile: lengths, offsets,
+// overlaps, shapes and names are checked before anything is mapped into a tensor.
 #pragma once
 
 #include <cstddef>
@@ -34,12 +34,13 @@ class SafetensorsFile {
   // DATA_LOSS names the file, the tensor and the value that is wrong.
   static Result<std::unique_ptr<SafetensorsFile>> Open(const std::string& path);
   const std::vector<TensorEntry>& tensors() const { return tensors_; }  // by name
-  const TensorEntry* Find(std::string_view name) const;                 // nullptr where there is none
+  const TensorEntry* Find(std::string_view name) const;  // nullptr where there is none
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::string& path() const { return path_; }
 
  private:
-  SafetensorsFile(std::string path, MappedFile file) : path_(std::move(path)), file_(std::move(file)) {}
+  SafetensorsFile(std::string path, MappedFile file)
+      : path_(std::move(path)), file_(std::move(file)) {}
   std::string path_;
   MappedFile file_;
   std::vector<TensorEntry> tensors_;
@@ -53,9 +54,10 @@ struct TensorToWrite {
   std::span<const std::byte> data;
 };
 
-// Writes tensors sorted by name and fsyncs the file (not its directory). The error keeps errno's text (ENOSPC is
-// RESOURCE_EXHAUSTED).
-Status WriteSafetensors(const std::string& path, std::vector<TensorToWrite> tensors,
+// Writes tensors sorted by name and fsyncs the file (not its directory). The error keeps errno's
+// text (ENOSPC is RESOURCE_EXHAUSTED).
+Status WriteSafetensors(const std::string& path,
+                        std::vector<TensorToWrite> tensors,
                         const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace mft

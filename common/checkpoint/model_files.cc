@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/checkpoint/model_files.h"
+
+#include <set>
+
+#include "common/base/files.h"
+#include "common/base/strings.h"
+
+namespace mft {
+
+namespace {
+constexpr size_t kMaxListed = 5;
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  std::vector<std::string> sizes;
+  for (const int64_t size : shape) {
+    sizes.push_back(std::to_string(size));
+  }
+  return StrCat("[", Join(sizes, ", "), "]");
+}
+}  // namespace
+
+Result<std::string> FindModelWeights(const std::string& model_dir) {
+  std::string path = JoinPath(model_dir, "consolidated.safetensors");
+  if (PathExists(path)) {
+    return path;
+  }
+  MFT_ASSIGN_OR_RETURN(const auto names, ListDir(model_dir));
+  for (const std::string& name : names) {
+    if (name.ends_with(".pth") || name.ends_with(".pt")) {
+      return Unimplemented(
+          StrCat(JoinPath(model_dir, name),
+                 ": pickled weights are not read; convert them to consolidated.safetensors"));
+    }
+    if (name.ends_with(".safetensors")) {
+      return Unimplemented(
+          StrCat(JoinPath(model_dir, name),
+                 ": sharded or Hugging Face weights are not read by this version; ",
+                 "it needs one consolidated.safetensors"));
+    }
+  }
+  return NotFound(StrCat(path,
+                         ": no such file; the model directory needs params.json, "
+                         "consolidated.safetensors and a tokenizer"));
+}
+
+Status CheckTensors(const SafetensorsFile& file, const std::vector<TensorShape>& expected) {
+  std::vector<std::string> problems;
+  std::set<std::string_view> known;
+  for (const TensorShape& want : expected) {
+    known.insert(want.name);
+    const TensorEntry* tensor = file.Find(want.name);
+    if (tensor == nullptr) {
+      problems.push_back(StrCat(want.name, " is missing"));
+    } else if (tensor->shape != want.shape) {
+      problems.push_back(StrCat(want.name,
+                                " has shape ",
+                                ShapeText(tensor->shape),
+                                ", expected ",
+                                ShapeText(want.shape)));
+    } else if (tensor->dtype != DType::kF32 && tensor->dtype != DType::kBF16) {
+      problems.push_back(
+          StrCat(want.name, " has dtype ", DTypeName(tensor->dtype), ", expected BF16 or F32"));
+    }
+  }
+  for (const TensorEntry& tensor : file.tensors()) {
+    if (!known.contains(tensor.name)) {
+      problems.push_back(StrCat(Printable(tensor.name, 120), " has no place in this model"));
+    }
+  }
+  if (problems.empty()) {
+    return Status::Ok();
+  }
+  const size_t count = problems.size();
+  problems.resize(std::min(count, kMaxListed));
+  return {Code::kInvalidArgument,
+          "TENSOR_MISMATCH",
+          StrCat(file.path(),
+                 ": ",
+                 Join(problems, "; "),
+                 count > kMaxListed ? StrCat("; and ", count - kMaxListed, " more") : "")};
+}
+
+}  // namespace mft

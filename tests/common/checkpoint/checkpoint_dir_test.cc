@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/checkpoint/checkpoint_dir.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+#include "common/base/files.h"
+#include "tests/support/temp_dir.h"
+
+namespace mft {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Checkpoints : public ::testing::Test {
+ protected:
+  Result<int64_t> Publish(int64_t step) {
+    return PublishCheckpoint(dir_.path(),
+                             {.step = step, .attempt = 2, .job_id = "j", .plan = {{"threads", 1}}},
+                             [](const std::string& directory) {
+                               MFT_RETURN_IF_ERROR(MakeDirs(directory + "/consolidated"));
+                               return WriteFileAtomic(directory + "/consolidated/lora.safetensors",
+                                                      "weights");
+                             });
+  }
+  std::string Dir(int64_t step) { return CheckpointDir(dir_.path(), step); }
+  testing::TempDir dir_;
+};
+
+TEST_F(Checkpoints, AppearWholeAndVerify) {
+  ASSERT_TRUE(Publish(100).ok());
+  EXPECT_TRUE(Dir(100).ends_with("/checkpoints/checkpoint_000100"));
+  EXPECT_TRUE(VerifyCheckpoint(Dir(100)).ok());
+  const Manifest manifest = ReadManifest(Dir(100)).value();
+  EXPECT_EQ(manifest.step, 100);
+  EXPECT_EQ(manifest.attempt, 2);
+  EXPECT_EQ(manifest.plan["threads"], 1);
+  ASSERT_EQ(manifest.files.size(), 1U);
+  EXPECT_EQ(manifest.files[0].path, "consolidated/lora.safetensors");
+  EXPECT_EQ(ListDir(CheckpointsDir(dir_.path())).value().size(), 1U);
+  EXPECT_EQ(Publish(100).status().code(), Code::kAlreadyExists);
+}
+
+TEST_F(Checkpoints, AFailureLeavesNothingBehind) {
+  const auto failed = PublishCheckpoint(dir_.path(), {.step = 1}, [](const std::string&) {
+    return ResourceExhausted("No space left on device");
+  });
+  EXPECT_EQ(failed.status().code(), Code::kResourceExhausted);
+  EXPECT_TRUE(ListDir(CheckpointsDir(dir_.path())).value().empty());
+}
+
+TEST_F(Checkpoints, ScanKeepsTheGoodAndNamesTheBad) {
+  for (const int64_t step : {10, 20, 30, 1'000'000}) {
+    ASSERT_TRUE(Publish(step).ok());
+  }
+  std::ofstream(Dir(20) + "/consolidated/lora.safetensors") << "WEIGHTS";
+  fs::remove(Dir(30) + "/state/MANIFEST");
+  fs::create_directories(CheckpointsDir(dir_.path()) + "/tmp.abc/state");
+  fs::create_directories(CheckpointsDir(dir_.path()) + "/notes");
+  const CheckpointScan scan = ScanCheckpoints(dir_.path(), "att").value();
+  EXPECT_EQ(scan.good, (std::vector<int64_t>{10, 1'000'000}));
+  ASSERT_EQ(scan.renamed.size(), 2U);
+  EXPECT_NE(scan.renamed[0].find("checkpoint_000020.bad-att"), std::string::npos);
+  EXPECT_FALSE(fs::exists(CheckpointsDir(dir_.path()) + "/tmp.abc"));
+  EXPECT_TRUE(fs::exists(CheckpointsDir(dir_.path()) + "/notes"));
+  EXPECT_TRUE(ScanCheckpoints(dir_.path(), "again")->renamed.empty());
+  EXPECT_TRUE(ScanCheckpoints("/nonexistent", "x")->good.empty());
+}
+
+TEST_F(Checkpoints, RetentionKeepsTheNewestSteps) {
+  for (const int64_t step : {1, 2, 3, 4}) {
+    ASSERT_TRUE(Publish(step).ok());
+  }
+  EXPECT_TRUE(RemoveOldCheckpoints(dir_.path(), 0).empty());
+  EXPECT_EQ(RemoveOldCheckpoints(dir_.path(), 2),
+            (std::vector<std::string>{"checkpoint_000001", "checkpoint_000002"}));
+  EXPECT_EQ(ListCheckpointSteps(dir_.path()), (std::vector<int64_t>{3, 4}));
+}
+
+TEST_F(Checkpoints, AManifestCannotPointOutside) {
+  ASSERT_TRUE(Publish(1).ok());
+  std::ofstream(Dir(1) + "/state/MANIFEST")
+      << R"({"version":1,"step":1,"files":[{"path":"../../x","size":1,"sha256":""}]})";
+  EXPECT_EQ(VerifyCheckpoint(Dir(1)).code(), Code::kDataLoss);
+}
+
+}  // namespace
+}  // namespace mft
