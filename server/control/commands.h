@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <variant>
@@ -99,15 +100,16 @@ class CommandQueue {
   static constexpr size_t kMaxCommands = 10'000;
 
   static Result<std::unique_ptr<CommandQueue>> Create();
-  // False, and the command untouched, when the queue is closed or full (`closed` says which).
-  bool Push(Command& command, bool* closed);
+  // UNAVAILABLE (the daemon stops) or RESOURCE_EXHAUSTED (TOO_MANY_COMMANDS) leave the command
+  // untouched. The daemon's own threads are `internal`: their commands, bounded by what they
+  // answer, are never too many.
+  Status Push(Command& command, bool internal = false);
   int event_fd() const { return event_fd_.get(); }
   std::deque<Command> TakeAll();  // and clears the eventfd
-  std::deque<Command> Close();    // no Push succeeds afterwards; what was left
+  std::deque<Command> Close();    // no Push succeeds afterwards; gives back what was left
 
  private:
   explicit CommandQueue(UniqueFd event_fd) : event_fd_(std::move(event_fd)) {}
-  void Wake();
 
   UniqueFd event_fd_;
   std::mutex mutex_;  // guards what follows

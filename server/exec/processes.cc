@@ -2,7 +2,7 @@
 #include "server/exec/processes.h"
 
 #include <fcntl.h>
-#include <sys/pidfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -67,7 +67,7 @@ bool HasAttemptId(int pid, const std::string& attempt_id) {
 // The pidfd is opened first: what is read afterwards is about the process that it names, or that
 // process is gone.
 std::optional<AttemptProcess> OpenIfMember(int pid, const std::string& attempt_id) {
-  UniqueFd pidfd(pidfd_open(pid, 0));
+  UniqueFd pidfd = OpenPidfd(pid);
   if (!pidfd.valid() || !HasAttemptId(pid, attempt_id)) {
     return std::nullopt;
   }
@@ -82,6 +82,11 @@ std::optional<AttemptProcess> OpenIfMember(int pid, const std::string& attempt_i
 }
 
 }  // namespace
+
+// By number: glibc 2.36's <sys/pidfd.h> cannot be used from C++ (it lacks extern "C").
+UniqueFd OpenPidfd(int pid) {
+  return UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+}
 
 std::vector<AttemptProcess> FindAttemptProcesses(const std::string& attempt_id) {
   std::vector<AttemptProcess> found;
@@ -140,7 +145,8 @@ int KillAttemptProcesses(const std::string& attempt_id) {
 }
 
 Status SendSignal(const AttemptProcess& process, int signal) {
-  if (pidfd_send_signal(process.pidfd.get(), signal, nullptr, 0) != 0 && errno != ESRCH) {
+  if (syscall(SYS_pidfd_send_signal, process.pidfd.get(), signal, nullptr, 0) != 0 &&
+      errno != ESRCH) {
     return ErrnoStatus(errno, StrCat("signal ", signal, " to process ", process.pid));
   }
   return Status::Ok();

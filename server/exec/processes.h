@@ -22,6 +22,9 @@ struct AttemptProcess {
   UniqueFd pidfd;
 };
 
+// Invalid if there is no such process.
+UniqueFd OpenPidfd(int pid);
+
 // Every process of this user that is no zombie and has MFT_ATTEMPT=`attempt_id`. Empty id: none.
 std::vector<AttemptProcess> FindAttemptProcesses(const std::string& attempt_id);
 

@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <spawn.h>
-#include <sys/pidfd.h>
 #include <unistd.h>
 
 #include <array>
@@ -100,8 +99,8 @@ class SpawnPlan {
   posix_spawnattr_t attributes_;
 };
 
-// Copies of the locks with high numbers; the originals are closed by the caller's scope.
-Result<std::vector<UniqueFd>> TakeLocks(const SpawnOptions& options) {
+// The attempt's lock and the GPUs', all with high numbers.
+Result<std::vector<UniqueFd>> TakeLocks(SpawnOptions& options) {
   const std::string path = JoinPath(options.attempt_dir, kAttemptLockName);
   MFT_ASSIGN_OR_RETURN(UniqueFd lock, TryLockFile(path));
   if (!lock.valid()) {
@@ -109,8 +108,7 @@ Result<std::vector<UniqueFd>> TakeLocks(const SpawnOptions& options) {
                   "ATTEMPT_LOCKED",
                   StrCat(path, ": is locked by another process"));
   }
-  MFT_ASSIGN_OR_RETURN(std::vector<UniqueFd> locks,
-                       LockGpus(options.gpu_lock_dir, options.gpu_uuids));
+  std::vector<UniqueFd> locks = std::move(options.gpu_locks);
   locks.insert(locks.begin(), std::move(lock));
   for (UniqueFd& fd : locks) {
     const int copy = fcntl(fd.get(), F_DUPFD_CLOEXEC, kFirstSourceFd);
@@ -124,7 +122,7 @@ Result<std::vector<UniqueFd>> TakeLocks(const SpawnOptions& options) {
 
 }  // namespace
 
-Result<AttemptProcess> SpawnRunner(const SpawnOptions& options) {
+Result<AttemptProcess> SpawnRunner(SpawnOptions options) {
   MFT_ASSIGN_OR_RETURN(const std::vector<UniqueFd> locks, TakeLocks(options));
   SpawnPlan plan;
   int error = plan.Descriptors(JoinPath(options.attempt_dir, "runner.log"), locks);
@@ -150,10 +148,8 @@ Result<AttemptProcess> SpawnRunner(const SpawnOptions& options) {
   }
   // Our child until it is reaped, which only the owner of this object does: the pid cannot be
   // another's.
-  return AttemptProcess{.pid = pid,
-                        .parent_pid = getpid(),
-                        .start_ticks = StartTicks(pid),
-                        .pidfd = UniqueFd(pidfd_open(pid, 0))};
+  return AttemptProcess{
+      .pid = pid, .parent_pid = getpid(), .start_ticks = StartTicks(pid), .pidfd = OpenPidfd(pid)};
 }
 
 }  // namespace mft::server

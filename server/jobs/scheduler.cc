@@ -91,7 +91,7 @@ Plan Schedule(std::vector<WaitingJob> jobs, FreeDevices free) {
   Plan plan;
   Line prepare, cores, gpus;
   for (const WaitingJob& job : jobs) {
-    Start start{.job_id = job.job_id, .leases = {}};
+    JobStart start{.job_id = job.job_id, .leases = {}};
     if (job.kind == AttemptKind::kPrepare) {
       if (prepare.blocked == 0 && TakePrepareSlot(free)) {
         plan.starts.push_back(std::move(start));

@@ -48,13 +48,13 @@ struct FreeDevices {
   std::vector<Lease> gpus;
 };
 
-struct Start {
+struct JobStart {
   std::string job_id;
   std::vector<Lease> leases;
 };
 
 struct Plan {
-  std::vector<Start> starts;
+  std::vector<JobStart> starts;
   std::map<std::string, std::string> waiting;  // job to why it waits, for people
 };
 

@@ -302,6 +302,10 @@ Status JobStore::WriteAttempt(const Attempt& attempt) {
   return Status::Ok();
 }
 
+Status JobStore::Probe() {
+  return database_->Run("INSERT OR REPLACE INTO meta (key, value) VALUES ('probe', random())");
+}
+
 Status JobStore::DeleteRequestsBefore(int64_t before_micros) {
   return database_->Run("DELETE FROM requests WHERE at < ?", before_micros);
 }

@@ -67,6 +67,8 @@ class JobStore {
   // database as it was and may be tried again; after any other failure nobody knows what is on
   // disk, and the process must end.
   Status Commit(const StoreBatch& batch);
+  // A small durable write: ok once the disk takes writes again.
+  Status Probe();
   // Forgets requests older than `before_micros`.
   Status DeleteRequestsBefore(int64_t before_micros);
   // 0: the job has no step events.
