@@ -30,12 +30,13 @@ struct RunningAttempt {
   std::string dir;
   std::optional<AttemptProcess> runner;  // none: not found yet, or gone
   std::vector<JournalCursor> journals;
-  bool runner_exited = false;       // its pidfd said so
-  bool dead = false;                // its lock is free
-  bool rebooted = false;            // it is of another boot
-  bool adopted = false;             // started by an earlier daemon
-  bool gone = false;                // dead, and no process is left
-  std::string start_error;          // the runner could not be started
+  bool runner_exited = false;  // its pidfd said so
+  bool dead = false;           // its lock is free
+  bool rebooted = false;       // it is of another boot
+  bool adopted = false;        // started by an earlier daemon
+  int empty_scans = 0;         // since it is dead: searches in a row that found no process of it
+  bool gone = false;           // dead, and no process is left
+  std::string start_error;     // the runner could not be started
   std::vector<std::string> errors;  // first messages of level error, for the job's message
 };
 

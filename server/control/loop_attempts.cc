@@ -15,6 +15,7 @@ namespace mft::server {
 namespace {
 
 constexpr int64_t kSecond = 1'000'000;
+constexpr int kEmptyScans = 2;  // see KillAttemptProcesses
 constexpr size_t kTickBytes = size_t{4} << 20;
 constexpr size_t kJournalBytes = size_t{256} << 10;
 
@@ -119,7 +120,8 @@ void ControlLoop::Impl::CheckAlive(RunningAttempt& attempt, Changes& changes) {
   }
   attempt.dead = attempt.dead || attempt.rebooted;
   if (attempt.dead && !attempt.gone) {
-    attempt.gone = KillAttemptProcesses(attempt.id) == 0;
+    attempt.empty_scans = KillAttemptProcesses(attempt.id) == 0 ? attempt.empty_scans + 1 : 0;
+    attempt.gone = attempt.empty_scans >= kEmptyScans;
   }
 }
 

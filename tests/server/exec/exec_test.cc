@@ -29,8 +29,13 @@ class SpawnTest : public ::testing::Test {
     dir_ = temp_.File("attempts/0001");
     EXPECT_TRUE(CreateAttemptDir(dir_, AttemptFile{.attempt = 1, .attempt_id = id_}).ok());
   }
-  ~SpawnTest() override {
-    while (KillAttemptProcesses(id_) > 0) {
+  ~SpawnTest() override { KillAll(); }
+
+  // Two empty scans: the environment of a process in the middle of its exec cannot be read.
+  void KillAll() {
+    for (int empty = 0; empty < 2;) {
+      empty = KillAttemptProcesses(id_) == 0 ? empty + 1 : 0;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
   }
 
@@ -71,8 +76,7 @@ TEST_F(SpawnTest, TheRunnerHoldsTheLockUntilItDies) {
   const Result<AttemptProcess> process = Spawn("sleep 60");
   ASSERT_TRUE(process.ok()) << process.status().ToString();
   EXPECT_TRUE(*AttemptLockHeld(dir_));
-  while (KillAttemptProcesses(id_) > 0) {
-  }
+  KillAll();
   EXPECT_TRUE(WaitForExit(*process));
   EXPECT_FALSE(*AttemptLockHeld(dir_));
 }
@@ -121,8 +125,7 @@ TEST_F(SpawnTest, KillsEveryProcessOfTheAttemptAlsoThoseThatLeftItsSession) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   EXPECT_GE(FindAttemptProcesses(id_).size(), 5u);
-  while (KillAttemptProcesses(id_) > 0) {
-  }
+  KillAll();
   EXPECT_TRUE(FindAttemptProcesses(id_).empty());
   EXPECT_TRUE(WaitForExit(*process));
 }
@@ -152,8 +155,7 @@ TEST_F(SpawnTest, GpuLocksGoToTheRunnerAndComeBackWithItsDeath) {
   EXPECT_EQ(refused.reason(), "GPU_LOCKED");
   EXPECT_NE(refused.message().find("GPU-b"), std::string::npos);
   EXPECT_TRUE(LockGpus(locks, {"GPU-c"}).ok()) << "none is kept after a refusal";
-  while (KillAttemptProcesses(id_) > 0) {
-  }
+  KillAll();
   ASSERT_TRUE(WaitForExit(*process));
   EXPECT_TRUE(LockGpus(locks, {"GPU-a", "GPU-b"}).ok());
 }
