@@ -118,12 +118,17 @@ Attempt DecodeAttempt(const Row& row) {
 Result<std::unique_ptr<JobStore>> JobStore::Open(const std::string& path, int64_t new_epoch) {
   MFT_ASSIGN_OR_RETURN(std::unique_ptr<Database> database,
                        Database::Open(path, Database::Mode::kReadWrite));
+  return Create(std::move(database), new_epoch);
+}
+
+Result<std::unique_ptr<JobStore>> JobStore::Create(std::unique_ptr<Database> database,
+                                                   int64_t new_epoch) {
   MFT_RETURN_IF_ERROR(Migrate(*database));
   std::string check;
   MFT_RETURN_IF_ERROR(
       database->Query("PRAGMA quick_check(1)", [&check](const Row& row) { check = row.Text(0); }));
   if (check != "ok") {
-    return DataLoss(StrCat(path, ": the database is damaged: ", check));
+    return DataLoss(StrCat(database->path(), ": the database is damaged: ", check));
   }
   MFT_RETURN_IF_ERROR(
       database->Run("INSERT OR IGNORE INTO meta (key, value) VALUES ('epoch', ?)", new_epoch));

@@ -61,6 +61,9 @@ class JobStore {
  public:
   // Creates or migrates <state>/mftd.db; `new_epoch` is the epoch of a database that is new.
   static Result<std::unique_ptr<JobStore>> Open(const std::string& path, int64_t new_epoch);
+  // The same over an open read-write connection.
+  static Result<std::unique_ptr<JobStore>> Create(std::unique_ptr<Database> database,
+                                                  int64_t new_epoch);
 
   Result<StoredState> Load();
   // Durable on return. RESOURCE_EXHAUSTED (STATE_DISK_FULL) and UNAVAILABLE (STATE_BUSY) leave the

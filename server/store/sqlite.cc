@@ -155,7 +155,9 @@ Status Database::Failure(int code, std::string_view what) {
   const int system_errno = handle_ == nullptr ? 0 : sqlite3_system_errno(handle_);
   const int primary = code & 0xFF;
   const bool no_space = system_errno == ENOSPC || system_errno == EDQUOT;
-  if (primary == SQLITE_FULL || (primary == SQLITE_IOERR && no_space)) {
+  // After a failed fsync nobody knows what is on the disk, whatever the errno.
+  const bool sync_failed = code == SQLITE_IOERR_FSYNC || code == SQLITE_IOERR_DIR_FSYNC;
+  if (primary == SQLITE_FULL || (primary == SQLITE_IOERR && no_space && !sync_failed)) {
     return {Code::kResourceExhausted, std::string(kStateDiskFull), message};
   }
   if (primary == SQLITE_BUSY || primary == SQLITE_LOCKED) {
