@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/jobs/estimate.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <utility>
+
+#include "common/base/files.h"
+#include "common/base/strings.h"
+#include "common/checkpoint/activation_plan.h"
+#include "common/config/source_list.h"
+
+namespace mft::server {
+
+namespace {
+constexpr int64_t kBytesPerToken = 4;  // of chat JSON Lines, with its keys
+constexpr size_t kLineSampleBytes = size_t{1} << 20;
+constexpr int64_t kCacheBytesPerToken = 5;             // int32 id and a mask byte
+constexpr int64_t kLoraStateBytes = 4 * 4;             // fp32 master, gradient, two moments
+constexpr int64_t kLoraSavedStateBytes = 3 * 4;        // fp32 master, two moments
+constexpr int64_t kLossChunkRows = 256;                // rows of logits that exist at a time
+constexpr int64_t kRuntimeBytes = int64_t{300} << 20;  // libraries, allocator, token cache pages
+constexpr double kCpuFlopsPerCore = 30e9;  // sustained by fp32 products on a current server core
+
+// Lines of a file by their density in its first MiB.
+Result<int64_t> EstimateLines(const std::string& path, int64_t size) {
+  MFT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenFile(path, O_RDONLY));
+  std::string head(std::min(kLineSampleBytes, static_cast<size_t>(size)), '\0');
+  const ssize_t got = read(fd.get(), head.data(), head.size());
+  if (got < 0) {
+    return ErrnoStatus(errno, path);
+  }
+  head.resize(static_cast<size_t>(got));
+  const auto lines = std::count(head.begin(), head.end(), '\n');
+  if (got == 0 || got >= size) {
+    return lines + (got > 0 && head.back() != '\n' ? 1 : 0);
+  }
+  return std::llround(static_cast<double>(lines) * static_cast<double>(size) /
+                      static_cast<double>(got));
+}
+
+Status AddSources(const std::string& text, DataFacts& facts) {
+  MFT_ASSIGN_OR_RETURN(const std::vector<DataSource> sources, ParseSources(text));
+  for (const DataSource& source : sources) {
+    MFT_ASSIGN_OR_RETURN(const std::vector<std::string> files, ExpandSource(source));
+    for (const std::string& file : files) {
+      MFT_ASSIGN_OR_RETURN(const int64_t size, FileSize(file));
+      MFT_ASSIGN_OR_RETURN(const int64_t lines, EstimateLines(file, size));
+      facts.samples += lines;
+      facts.tokens += (size + kBytesPerToken - 1) / kBytesPerToken;
+    }
+  }
+  return Status::Ok();
+}
+
+int64_t ElementBytes(const NodeFacts& node) {
+  return node.precision == "bf16" ? 2 : 4;
+}
+
+// Weights + LoRA state + what the forward pass keeps + one block at work + one chunk of logits.
+int64_t PeakMemory(const JobSpec& spec,
+                   const ModelParams& params,
+                   const NodeFacts& node,
+                   const JobEstimate& estimate) {
+  const int64_t element = ElementBytes(node);
+  const int64_t rows = spec.batch_size * spec.seq_len;
+  const int64_t columns = LoraInnerColumns(params, spec.lora.rank, spec.mftd.target_modules);
+  const RecomputePolicy policy =
+      spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
+  const int64_t kept = KeptBytesPerToken(policy, params, columns, element) * params.n_layers;
+  // The backward pass of a block holds its slots once more, as gradients and recomputed values.
+  const int64_t at_work =
+      2 * KeptBytesPerToken(RecomputePolicy::kNothing, params, columns, element);
+  const int64_t logits = std::min(kLossChunkRows, rows) * params.vocab_size * 4;
+  return estimate.weights_bytes +
+         estimate.trainable_parameters * (kLoraStateBytes + (element == 2 ? 2 : 0)) +
+         rows * (kept + at_work) + logits + kRuntimeBytes;
+}
+
+int64_t CheckpointBytes(const JobSpec& spec,
+                        const ModelParams& params,
+                        const NodeFacts& node,
+                        int64_t trainable) {
+  if (spec.no_ckpt) {
+    return 0;
+  }
+  const int64_t element = ElementBytes(node);
+  const int64_t weights =
+      spec.save_adapters ? trainable * element : TotalParameters(params) * element;
+  const int64_t written =
+      spec.ckpt_freq > 0 ? (spec.max_steps + spec.ckpt_freq - 1) / spec.ckpt_freq : 1;
+  // A new checkpoint is complete before an old one goes.
+  const int64_t held = spec.num_ckpt_keep > 0 ? std::min(written, spec.num_ckpt_keep + 1) : written;
+  return held * (weights + trainable * kLoraSavedStateBytes);
+}
+
+// 4 N + 6 P products a token; recomputing the blocks repeats their forward pass.
+double FlopsPerToken(const JobSpec& spec, const ModelParams& params, int64_t trainable) {
+  const auto frozen = static_cast<double>(ActiveMatmulParameters(params));
+  const auto adapters = static_cast<double>(trainable);
+  const auto head = static_cast<double>(params.vocab_size * params.dim);
+  return 4 * frozen + 6 * adapters + (spec.checkpoint ? 2 * (frozen - head) + 2 * adapters : 0);
+}
+
+void EstimateTime(const JobSpec& spec,
+                  const ModelParams& params,
+                  const NodeFacts& node,
+                  JobEstimate& estimate) {
+  double rate = node.flops_per_second;
+  if (rate <= 0 && node.device == "cpu") {
+    rate = kCpuFlopsPerCore * std::max(node.cores, 1);
+    estimate.notes.push_back(StrCat("time assumes ",
+                                    FormatFixed(kCpuFlopsPerCore / 1e9, 0),
+                                    " GFLOP/s on each of ",
+                                    std::max(node.cores, 1),
+                                    " cores, without evaluation"));
+  }
+  if (rate <= 0) {
+    estimate.notes.emplace_back("time is unknown until the first steps are done");
+    return;
+  }
+  const double tokens_of_rank = static_cast<double>(spec.max_steps) *
+                                static_cast<double>(estimate.tokens_per_step / spec.mftd.ranks);
+  estimate.seconds =
+      tokens_of_rank * FlopsPerToken(spec, params, estimate.trainable_parameters) / rate;
+}
+}  // namespace
+
+Result<DataFacts> DataFactsFromFiles(const JobSpec& spec) {
+  DataFacts facts;
+  MFT_RETURN_IF_ERROR(AddSources(spec.data.data, facts).WithContext("data.data"));
+  MFT_RETURN_IF_ERROR(AddSources(spec.data.instruct_data, facts).WithContext("data.instruct_data"));
+  return facts;
+}
+
+JobEstimate EstimateJob(const JobSpec& spec,
+                        const ModelParams& params,
+                        const DataFacts& data,
+                        const NodeFacts& node) {
+  JobEstimate estimate;
+  estimate.exact = data.exact;
+  estimate.samples = data.samples;
+  estimate.tokens = data.tokens;
+  estimate.loss_tokens = data.loss_tokens;
+  estimate.tokens_per_step =
+      spec.mftd.ranks * spec.batch_size * spec.num_microbatches * spec.seq_len;
+  if (data.tokens > 0) {
+    estimate.steps_per_epoch =
+        static_cast<double>(data.tokens) / static_cast<double>(estimate.tokens_per_step);
+    estimate.epochs = static_cast<double>(spec.max_steps) / estimate.steps_per_epoch;
+  }
+  estimate.weights_bytes = TotalParameters(params) * ElementBytes(node);
+  estimate.trainable_parameters = LoraParameters(params, spec.lora.rank, spec.mftd.target_modules);
+  estimate.memory_bytes = PeakMemory(spec, params, node, estimate);
+  estimate.disk_bytes = CheckpointBytes(spec, params, node, estimate.trainable_parameters) +
+                        data.tokens * kCacheBytesPerToken;
+  if (!data.exact) {
+    estimate.notes.push_back(
+        StrCat("tokens are derived from file sizes, at ", kBytesPerToken, " bytes each"));
+  }
+  if (spec.mftd.packing == "whole") {
+    estimate.notes.emplace_back(
+        "steps count full packs; packing whole samples leaves a few percent unused");
+  }
+  estimate.notes.push_back(StrCat("memory assumes ",
+                                  node.precision,
+                                  " weights and ",
+                                  spec.checkpoint ? "recomputed" : "kept",
+                                  " activations of ",
+                                  spec.batch_size * spec.seq_len,
+                                  " tokens"));
+  EstimateTime(spec, params, node, estimate);
+  return estimate;
+}
+
+}  // namespace mft::server
