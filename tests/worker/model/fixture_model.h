@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model, adapter and batches of tests/fixtures/train (computed by mistral-finetune's own code in
+// float64).
+#pragma once
+
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/checkpoint/safetensors.h"
+#include "tests/support/fixtures.h"
+#include "worker/model/transformer.h"
+
+namespace mft::testing {
+
+inline std::vector<float> FloatsOf(const TensorEntry& tensor) {
+  std::vector<float> values(tensor.data.size() / sizeof(float));
+  std::memcpy(values.data(), tensor.data.data(), tensor.data.size());
+  return values;
+}
+
+inline void LoadAdapter(LoraStore& store, const std::string& path) {
+  const auto file = SafetensorsFile::Open(path).value();
+  for (const LoraStore::Tensor& tensor : store.tensors()) {
+    const TensorEntry* entry = file->Find(tensor.name);
+    MFT_CHECK(
+        entry != nullptr &&
+            entry->data.size() == static_cast<size_t>(tensor.rows * tensor.cols) * sizeof(float),
+        tensor.name);
+    std::memcpy(store.master().data() + tensor.offset, entry->data.data(), entry->data.size());
+  }
+}
+
+struct FixtureBatch {
+  std::vector<int32_t> x, y, cu_seqlens = {0};
+  std::vector<float> mask;
+  Rows rows() const { return {x, y, mask, cu_seqlens}; }
+};
+
+inline FixtureBatch BatchOf(const Json& line) {
+  FixtureBatch batch;
+  batch.x = line["x"].get<std::vector<int32_t>>();
+  batch.y = line["y"].get<std::vector<int32_t>>();
+  for (const auto& size : line["sizes"]) {
+    batch.cu_seqlens.push_back(batch.cu_seqlens.back() + size.get<int32_t>());
+  }
+  // null: every target counts; a string of 0 and 1; or a list of booleans.
+  batch.mask.assign(batch.x.size(), 1.0F);
+  const Json mask = line.value("mask", Json());
+  for (size_t i = 0; i < batch.mask.size() && !mask.is_null(); ++i) {
+    const bool counts = mask.is_string() ? mask.get_ref<const std::string&>()[i] == '1'
+                                         : mask[i] == 1 || mask[i] == true;
+    batch.mask[i] = counts ? 1.0F : 0.0F;
+  }
+  return batch;
+}
+
+// Everything that a forward and backward pass of a fixture needs.
+struct FixtureModel {
+  explicit FixtureModel(const std::string& folder,
+                        TransformerOptions options = {.policy = RecomputePolicy::kNothing})
+      : dir(Fixture("train/" + folder)) {
+    const Json config = Json::parse(std::ifstream(dir + "/config.json"));
+    weights = LoadResidentWeights(dir + "/model").value();
+    store = std::make_unique<LoraStore>(
+        weights->params(),
+        LoraStoreOptions{.rank = config["lora"]["rank"].get<int64_t>(),
+                         .scaling = config["lora"]["scaling"].get<double>(),
+                         .target_modules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"}});
+    LoadAdapter(*store, dir + "/lora_init.safetensors");
+    options.max_rows = 512;
+    options.max_positions = 512;
+    model = std::make_unique<Transformer>(*weights, *store, CpuKernels(), options);
+  }
+
+  std::string dir;
+  std::unique_ptr<WeightSource> weights;
+  std::unique_ptr<LoraStore> store;
+  std::unique_ptr<Transformer> model;
+};
+
+}  // namespace mft::testing

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "worker/kernels/kernels.h"
+#include "worker/kernels/row_kernels.h"
+
+namespace mft {
+
+// KernelTable::attention and attention_backward. Blocked as in FlashAttention-2 (Dao, 2023): scores
+// exist for one block of queries and keys at a time, in a scratch buffer per thread that stays in
+// the second-level cache. Beats one ATen call per segment by grouped heads (no copies of k and v)
+// and by keeping the products of small blocks in MKL while the softmax runs on the block in place.
+void AttentionCpu(const RowKernels& rows,
+                  View out,
+                  View lse,
+                  View q,
+                  View k,
+                  View v,
+                  const AttentionShape& shape);
+void AttentionBackwardCpu(const RowKernels& rows,
+                          const KernelTable::AttentionGrad& grad,
+                          const AttentionShape& shape);
+
+}  // namespace mft

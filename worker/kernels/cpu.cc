@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CPU's kernel table: rows are shared out over OpenMP threads, each row is done by the
+// instruction set's body.
+#include <array>
+#include <cstring>
+#include <vector>
+
+#include "worker/kernels/attention_cpu.h"
+#include "worker/kernels/gemm_cpu.h"
+#include "worker/kernels/kernels.h"
+#include "worker/kernels/row_kernels.h"
+
+namespace mft {
+
+namespace {
+// Functions of a KernelTable carry no state, so the instruction set is a template argument.
+using RowsOf = const RowKernels& (*)();
+
+template <typename Body>
+void ForRows(int64_t count, const Body& body) {
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < count; ++i) {
+    body(i);
+  }
+}
+
+// Sum over rows in a fixed order, whatever the threads do.
+template <typename Body>
+double SumRows(int64_t count, const Body& body) {
+  std::vector<double> values(static_cast<size_t>(count));
+  ForRows(count, [&](int64_t i) { values[static_cast<size_t>(i)] = body(i); });
+  double sum = 0;
+  for (const double value : values) {
+    sum += value;
+  }
+  return sum;
+}
+
+template <RowsOf kRows>
+double CrossEntropy(View logits, const int32_t* target, const float* row_weight, bool gradient) {
+  return SumRows(logits.rows, [&](int64_t i) {
+    const double loss =
+        kRows().cross_entropy(logits.row(i), logits.cols, target[i], row_weight[i], gradient);
+    // A row without weight adds nothing, not 0 * infinity.
+    return row_weight[i] == 0 ? 0.0 : static_cast<double>(row_weight[i]) * loss;
+  });
+}
+
+template <RowsOf kRows>
+KernelTable MakeTable(std::string_view name) {
+  KernelTable table;
+  table.name = name;
+  table.gemm = GemmCpu;
+  table.rms_norm = [](View y, View x, const float* weight, float eps) {
+    ForRows(x.rows, [&](int64_t i) { kRows().rms_norm(y.row(i), x.row(i), weight, x.cols, eps); });
+  };
+  table.rms_norm_backward = [](View dx, View dy, View x, const float* weight, float eps) {
+    ForRows(x.rows, [&](int64_t i) {
+      kRows().rms_norm_backward(dx.row(i), dy.row(i), x.row(i), weight, x.cols, eps);
+    });
+  };
+  table.rotary =
+      [](View x, const int32_t* position, const float* angles, int64_t head_dim, bool backward) {
+        ForRows(x.rows, [&](int64_t i) {
+          kRows().rotary(x.row(i),
+                         angles + position[i] * head_dim,
+                         x.cols / head_dim,
+                         head_dim,
+                         backward ? -1.0F : 1.0F);
+        });
+      };
+  table.swiglu = [](View act, View gate, View up) {
+    ForRows(act.rows,
+            [&](int64_t i) { kRows().swiglu(act.row(i), gate.row(i), up.row(i), act.cols); });
+  };
+  table.swiglu_backward = [](View d_act, View gate, View up) {
+    ForRows(d_act.rows, [&](int64_t i) {
+      kRows().swiglu_backward(d_act.row(i), gate.row(i), up.row(i), d_act.cols);
+    });
+  };
+  table.attention = [](View out, View lse, View q, View k, View v, const AttentionShape& shape) {
+    AttentionCpu(kRows(), out, lse, q, k, v, shape);
+  };
+  table.attention_backward = [](const KernelTable::AttentionGrad& grad,
+                                const AttentionShape& shape) {
+    AttentionBackwardCpu(kRows(), grad, shape);
+  };
+  table.cross_entropy = [](View logits, const int32_t* target, const float* row_weight) {
+    return CrossEntropy<kRows>(logits, target, row_weight, true);
+  };
+  table.cross_entropy_forward = [](View logits, const int32_t* target, const float* row_weight) {
+    return CrossEntropy<kRows>(logits, target, row_weight, false);
+  };
+  table.gather_rows = [](View y, View from, const int32_t* index) {
+    ForRows(y.rows, [&](int64_t i) {
+      std::memcpy(y.row(i), from.row(index[i]), static_cast<size_t>(y.cols) * sizeof(float));
+    });
+  };
+  table.scatter_add_rows = [](View y, View x, const int32_t* index) {
+    ForRows(x.rows, [&](int64_t i) { kRows().add(y.row(index[i]), x.row(i), x.cols); });
+  };
+  table.add = [](View y, View x) {
+    ForRows(x.rows, [&](int64_t i) { kRows().add(y.row(i), x.row(i), x.cols); });
+  };
+  return table;
+}
+
+struct Variant {
+  std::string_view instruction_set;
+  bool supported;
+  KernelTable table;
+};
+
+// Best first.
+const std::array<Variant, 3>& Variants() {
+  static const std::array<Variant, 3> variants = {
+      Variant{"avx512",
+              __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                  __builtin_cpu_supports("fma"),
+              MakeTable<RowKernelsAvx512>("cpu-avx512")},
+      Variant{"avx2",
+              __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"),
+              MakeTable<RowKernelsAvx2>("cpu-avx2")},
+      Variant{"baseline", true, MakeTable<RowKernelsBaseline>("cpu-baseline")},
+  };
+  return variants;
+}
+}  // namespace
+
+const KernelTable& CpuKernels() {
+  for (const Variant& variant : Variants()) {
+    if (variant.supported) {
+      return variant.table;
+    }
+  }
+  return Variants().back().table;
+}
+
+const KernelTable* CpuKernelsFor(std::string_view instruction_set) {
+  for (const Variant& variant : Variants()) {
+    if (variant.instruction_set == instruction_set) {
+      return variant.supported ? &variant.table : nullptr;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace mft

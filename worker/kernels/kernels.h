@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole surface of a device's kernels: one table of functions on plain views, no Torch. A
+// device is a variant file (cpu.cc); the scalar bodies in elementwise.h are the specification that
+// every variant is tested against.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "worker/kernels/view.h"
+
+namespace mft {
+
+inline constexpr int kKernelTableVersion = 1;
+
+struct AttentionShape {
+  int64_t heads = 0;     // H
+  int64_t kv_heads = 0;  // K; query head h reads key head h / (H / K)
+  int64_t head_dim = 0;  // E
+  // Row offsets of the segments: queries [segments + 1] and keys [segments + 1]. A segment's
+  // queries are its last rows: query i of n attends to the keys up to (number of keys) - n + i.
+  // Training passes the same offsets twice.
+  std::span<const int32_t> cu_q;
+  std::span<const int32_t> cu_k;
+};
+
+// Letters: T rows, D, I, O widths, V vocabulary. fp32 throughout; sums within a row are fp32, over
+// rows fp64. Every function is deterministic for a given number of threads and, gemm excepted, for
+// any number. Threads: one call at a time; each call uses the process's OpenMP threads.
+struct KernelTable {
+  int version = kKernelTableVersion;
+  std::string_view name;  // "cpu-avx512"
+
+  // y [m, n] = alpha op(a) op(b) + beta y, op(x) = x or its transpose.
+  struct Gemm {
+    bool transpose_a = false;
+    bool transpose_b = false;
+    float alpha = 1;
+    float beta = 0;
+  };
+  void (*gemm)(View y, View a, View b, Gemm options) = nullptr;
+
+  // y [T, D] = x / sqrt(mean(x^2) + eps) * weight
+  void (*rms_norm)(View y, View x, const float* weight, float eps) = nullptr;
+  // dx [T, D] += gradient of rms_norm at x for dy
+  void (*rms_norm_backward)(View dx, View dy, View x, const float* weight, float eps) = nullptr;
+
+  // Rotates the pairs (2j, 2j+1) of each head of x [T, heads E] in place by the angle of
+  // `position`; table [positions, E/2, (cos, sin)]. `backward` rotates the other way.
+  void (*rotary)(View x,
+                 const int32_t* position,
+                 const float* table,
+                 int64_t head_dim,
+                 bool backward) = nullptr;
+
+  // act [T, F] = silu(gate) * up
+  void (*swiglu)(View act, View gate, View up) = nullptr;
+  // From d_act [T, F]: gate and up are replaced by their gradients, d_act by act.
+  void (*swiglu_backward)(View d_act, View gate, View up) = nullptr;
+
+  // out [Tq, H E] = softmax(q k' / sqrt(E)) v, causal within segments; lse [Tq, H] = log sum exp of
+  // the scaled scores.
+  void (*attention)(View out, View lse, View q, View k, View v, const AttentionShape& shape) =
+      nullptr;
+  // Gradients dq [T, H E], dk and dv [T, K E] (written, not added to) for d_out. REQUIRES cu_q
+  // equal to cu_k.
+  struct AttentionGrad {
+    View dq, dk, dv;
+    View d_out, out, lse, q, k, v;
+  };
+  void (*attention_backward)(const AttentionGrad& grad, const AttentionShape& shape) = nullptr;
+
+  // logits [T, V] become row_weight * (softmax - onehot(target)); returns the sum over rows of
+  // row_weight * cross entropy.
+  double (*cross_entropy)(View logits, const int32_t* target, const float* row_weight) = nullptr;
+  // The same sum; logits are left as they are.
+  double (*cross_entropy_forward)(View logits,
+                                  const int32_t* target,
+                                  const float* row_weight) = nullptr;
+
+  // y [T, D]: rows `index` of table.
+  void (*gather_rows)(View y, View table, const int32_t* index) = nullptr;
+  // y [.., D]: row index[i] += x row i. Indices must be distinct.
+  void (*scatter_add_rows)(View y, View x, const int32_t* index) = nullptr;
+  // y += x
+  void (*add)(View y, View x) = nullptr;
+};
+
+// The CPU's kernels for the best instruction set that this machine has.
+const KernelTable& CpuKernels();
+
+// Kernels of a named instruction set ("avx512", "avx2", "baseline"), or nullptr where this machine
+// lacks it. For tests.
+const KernelTable* CpuKernelsFor(std::string_view instruction_set);
+
+}  // namespace mft

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// The bodies of elementwise.h for float, compiled once for each instruction set.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace mft {
+
+struct RowKernels {
+  void (*rms_norm)(float* y, const float* x, const float* weight, int64_t n, float eps);
+  void (*rms_norm_backward)(
+      float* dx, const float* dy, const float* x, const float* weight, int64_t n, float eps);
+  void (*rotary)(float* x, const float* table, int64_t heads, int64_t head_dim, float sign);
+  void (*swiglu)(float* act, const float* gate, const float* up, int64_t n);
+  void (*swiglu_backward)(float* d_act, float* gate, float* up, int64_t n);
+  float (*max_of)(const float* x, int64_t n);
+  float (*dot)(const float* x, const float* y, int64_t n);
+  float (*exp_row)(float* scores, int64_t n, float scale, float shift);
+  void (*attention_backward)(
+      float* scores, float* d_p, int64_t n, float scale, float lse, float delta);
+  void (*scale)(float* x, int64_t n, float factor);
+  void (*add)(float* y, const float* x, int64_t n);
+  double (*cross_entropy)(float* logits, int64_t n, int64_t target, float weight, bool gradient);
+};
+
+const RowKernels& RowKernelsAvx512();
+const RowKernels& RowKernelsAvx2();
+const RowKernels& RowKernelsBaseline();
+
+}  // namespace mft

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compiled with the target flags of its name (CMakeLists.txt).
+#include "worker/kernels/row_kernels_table.h"
+
+namespace mft {
+
+const RowKernels& RowKernelsAvx2() {
+  return kRowKernels;
+}
+
+}  // namespace mft

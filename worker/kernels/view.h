@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrices without Torch: what kernels and layers pass around.
+#pragma once
+
+#include <cstdint>
+
+namespace mft {
+
+// Element type of a View. fp32 is the only one that the CPU kernels compute in.
+enum class ElementType { kF32, kBF16 };
+
+// A borrowed row-major matrix [rows, cols]; `stride` elements from row to row. The memory must
+// outlive the view.
+struct View {
+  void* data = nullptr;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t stride = 0;
+  ElementType type = ElementType::kF32;
+
+  float* f32() const { return static_cast<float*>(data); }
+  float* row(int64_t i) const { return f32() + i * stride; }
+  // The same memory, fewer rows or columns.
+  View Rows(int64_t begin, int64_t count) const { return {row(begin), count, cols, stride, type}; }
+  View Cols(int64_t begin, int64_t count) const {
+    return {f32() + begin, rows, count, stride, type};
+  }
+};
+
+// A contiguous fp32 matrix.
+inline View MatrixView(float* data, int64_t rows, int64_t cols) {
+  return {data, rows, cols, cols, ElementType::kF32};
+}
+
+}  // namespace mft

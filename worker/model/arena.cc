@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/model/arena.h"
+
+#include <sys/mman.h>
+
+#include <new>
+#include <stdexcept>
+
+#include "common/base/strings.h"
+
+namespace mft {
+
+namespace {
+constexpr size_t kAlignment = 64;
+}
+
+Arena::Arena(size_t bytes) : size_(bytes == 0 ? kAlignment : bytes) {
+  void* data = mmap(
+      nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED) {
+    throw std::bad_alloc();
+  }
+  data_ = static_cast<std::byte*>(data);
+}
+
+Arena::~Arena() {
+  munmap(data_, size_);
+}
+
+size_t Arena::Bytes(int64_t rows, int64_t cols) {
+  const auto bytes = static_cast<size_t>(rows * cols) * sizeof(float);
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+View Arena::Take(int64_t rows, int64_t cols) {
+  const size_t bytes = Bytes(rows, cols);
+  if (bytes > size_ - used_) {
+    throw std::length_error(
+        StrCat("arena of ", size_, " bytes holds ", used_, " and cannot take ", bytes, " more"));
+  }
+  const View view = MatrixView(reinterpret_cast<float*>(data_ + used_), rows, cols);
+  used_ += bytes;
+  return view;
+}
+
+}  // namespace mft

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "worker/kernels/view.h"
+
+namespace mft {
+
+// Memory that is planned before the first step and never allocated again. Address space is reserved
+// at once; pages are taken when they are first written, so a plan for the largest batch costs
+// nothing until one comes. Threads: one at a time.
+class Arena {
+ public:
+  explicit Arena(size_t bytes);  // throws std::bad_alloc
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  // An fp32 matrix [rows, cols], 64-byte aligned, not initialised. Throws std::length_error past
+  // the plan.
+  View Take(int64_t rows, int64_t cols);
+  size_t used() const { return used_; }
+  // Bytes that Take(rows, cols) uses.
+  static size_t Bytes(int64_t rows, int64_t cols);
+
+ private:
+  std::byte* data_ = nullptr;
+  size_t size_ = 0;
+  size_t used_ = 0;
+};
+
+}  // namespace mft

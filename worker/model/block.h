@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// One transformer block, forward and backward (finetune-spec 3.2):
+//   h = x + attention(rms_norm(x));  out = h + w2(silu(w1 n) * w3 n), n = rms_norm(h).
+#pragma once
+
+#include <cstdint>
+
+#include "common/checkpoint/activation_plan.h"
+#include "worker/model/lora_linear.h"
+
+namespace mft {
+
+// Letters: T rows, D width, H query heads, K key heads, E head width, F hidden width, S columns of
+// all x A of the block.
+
+// What a forward pass leaves for the backward pass: the slots of activation_plan.h, as memory of
+// the owner's choice.
+struct Saved {
+  View input;       // [T, D]  the residual stream that enters
+  View q;           // [T, H E] after rotary
+  View k;           // [T, K E] after rotary
+  View v;           // [T, K E]
+  View attention;   // [T, H E]
+  View lse;         // [T, H]
+  View residual;    // [T, D]  h
+  View gate;        // [T, F]  w1 n; the backward pass leaves its gradient here
+  View up;          // [T, F]  w3 n; likewise
+  View lora_inner;  // [T, S]
+};
+
+// Scratch that one block at a time uses.
+struct BlockScratch {
+  View norm;         // [T, D]
+  View d_norm;       // [T, D]
+  View act;          // [T, F]
+  View dq;           // [T, H E]
+  View dk;           // [T, K E]
+  View dv;           // [T, K E]
+  View d_attention;  // [T, H E]
+  View d_inner;      // [T, S]
+};
+
+// What stays the same for all blocks of one pass.
+struct BlockContext {
+  const KernelTable& kernels;
+  const ModelParams& params;
+  AttentionShape attention;
+  const int32_t* position;    // [T]
+  const float* rotary_table;  // [positions, E/2, 2]
+  BlockScratch scratch;
+};
+
+// Writes every slot of `saved` but `input`, which it reads, and `out` [T, D] unless its data is
+// null (recomputing for the backward pass does not need it). `keys` and `values` are what the
+// queries attend to: saved.k and saved.v in training, a cache that ends with them in generation.
+void BlockForward(const BlockContext& context,
+                  const BlockWeights& weights,
+                  const BlockAdapters& adapters,
+                  const Saved& saved,
+                  View out);
+void BlockForwardCached(const BlockContext& context,
+                        const BlockWeights& weights,
+                        const BlockAdapters& adapters,
+                        const Saved& saved,
+                        const View (&keys_values)[2],
+                        View out);
+
+// Computes again what `policy` did not keep; the slots it kept are read only.
+void BlockRecompute(const BlockContext& context,
+                    const BlockWeights& weights,
+                    const BlockAdapters& adapters,
+                    const Saved& saved,
+                    RecomputePolicy policy);
+
+// dx [T, D]: gradient of `out` in, gradient of `input` out. Adds the adapters' gradients to their
+// views. Without `need_dx` (no adapter below this block) dx is left undefined and the products for
+// it are spared.
+void BlockBackward(const BlockContext& context,
+                   const BlockWeights& weights,
+                   const BlockAdapters& adapters,
+                   const Saved& saved,
+                   View dx,
+                   bool need_dx);
+
+}  // namespace mft

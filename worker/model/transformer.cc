@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/model/transformer.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <stdexcept>
+
+#include "common/base/strings.h"
+#include "worker/model/rotary.h"
+
+namespace mft {
+
+Transformer::Transformer(WeightSource& weights,
+                         const LoraStore& adapters,
+                         const KernelTable& kernels,
+                         const TransformerOptions& options)
+    : weights_(weights),
+      adapters_(adapters),
+      kernels_(kernels),
+      params_(weights.params()),
+      options_(options),
+      plan_(PlanMemory(params_, adapters, options)),
+      arena_(static_cast<size_t>(plan_.total())),
+      rotary_table_(RotaryTable(params_, options.max_positions)),
+      position_(static_cast<size_t>(options.max_rows)) {
+  TakeMemory();
+}
+
+Saved Transformer::SavedOf(int64_t block, int64_t rows) const {
+  Saved saved = saved_[static_cast<size_t>(block)];
+  for (View* slot : {&saved.input,
+                     &saved.q,
+                     &saved.k,
+                     &saved.v,
+                     &saved.attention,
+                     &saved.lse,
+                     &saved.residual,
+                     &saved.gate,
+                     &saved.up,
+                     &saved.lora_inner}) {
+    *slot = slot->Rows(0, rows);
+  }
+  return saved;
+}
+
+BlockScratch Transformer::ScratchOf(int64_t rows) const {
+  BlockScratch scratch = scratch_;
+  for (View* view : {&scratch.norm,
+                     &scratch.act,
+                     &scratch.d_norm,
+                     &scratch.dq,
+                     &scratch.dk,
+                     &scratch.dv,
+                     &scratch.d_attention,
+                     &scratch.d_inner}) {
+    view->rows = std::min(view->rows, rows);
+  }
+  return scratch;
+}
+
+BlockContext Transformer::ContextOf(int64_t rows,
+                                    std::span<const int32_t> cu_q,
+                                    std::span<const int32_t> cu_k) const {
+  return {.kernels = kernels_,
+          .params = params_,
+          .attention = {.heads = params_.n_heads,
+                        .kv_heads = params_.n_kv_heads,
+                        .head_dim = params_.head_dim,
+                        .cu_q = cu_q,
+                        .cu_k = cu_k},
+          .position = position_.data(),
+          .rotary_table = rotary_table_.data(),
+          .scratch = ScratchOf(rows)};
+}
+
+void Transformer::SetPositions(std::span<const int32_t> cu_seqlens) {
+  const int64_t rows = cu_seqlens.back();
+  if (rows > options_.max_rows) {
+    throw std::length_error(StrCat("a batch of ", rows, " rows, planned were ", options_.max_rows));
+  }
+  for (size_t segment = 0; segment + 1 < cu_seqlens.size(); ++segment) {
+    if (cu_seqlens[segment + 1] - cu_seqlens[segment] > options_.max_positions) {
+      throw std::length_error(StrCat("a segment of ",
+                                     cu_seqlens[segment + 1] - cu_seqlens[segment],
+                                     " rows, planned were ",
+                                     options_.max_positions));
+    }
+    for (int32_t row = cu_seqlens[segment]; row < cu_seqlens[segment + 1]; ++row) {
+      position_[static_cast<size_t>(row)] = row - cu_seqlens[segment];
+    }
+  }
+}
+
+void Transformer::Forward(std::span<const int32_t> tokens, std::span<const int32_t> cu_seqlens) {
+  SetPositions(cu_seqlens);
+  const auto rows = static_cast<int64_t>(tokens.size());
+  const BlockContext context = ContextOf(rows, cu_seqlens, cu_seqlens);
+  kernels_.gather_rows(inputs_[0].Rows(0, rows), weights_.head().embeddings.data, tokens.data());
+  for (int64_t layer = 0; layer < params_.n_layers; ++layer) {
+    const BlockLease weights = weights_.Acquire(layer, Phase::kForward);
+    BlockForward(context,
+                 *weights,
+                 adapters_.block(layer),
+                 SavedOf(layer, rows),
+                 inputs_[static_cast<size_t>(layer) + 1].Rows(0, rows));
+  }
+}
+
+void Transformer::Backward(std::span<const int32_t> cu_seqlens, int64_t rows) {
+  const BlockContext context = ContextOf(rows, cu_seqlens, cu_seqlens);
+  const View dx = d_residual_.Rows(0, rows);
+  for (int64_t layer = params_.n_layers - 1; layer >= 0; --layer) {
+    const BlockLease weights = weights_.Acquire(layer, Phase::kBackward);
+    const Saved saved = SavedOf(layer, rows);
+    BlockRecompute(context, *weights, adapters_.block(layer), saved, options_.policy);
+    BlockBackward(context, *weights, adapters_.block(layer), saved, dx, layer > 0);
+  }
+}
+
+Transformer::LossLists Transformer::CollectLossRows(const Rows& rows) const {
+  LossLists lists;
+  for (size_t i = 0; i < rows.tokens.size(); ++i) {
+    if (rows.row_weight[i] != 0) {
+      lists.index.push_back(static_cast<int32_t>(i));
+      lists.target.push_back(rows.targets[i]);
+      lists.weight.push_back(rows.row_weight[i]);
+    }
+  }
+  return lists;
+}
+
+double Transformer::ForwardBackward(const Rows& rows) {
+  const LossLists loss = CollectLossRows(rows);
+  if (loss.index.empty()) {
+    return 0;  // nothing to learn here: the gradient is exactly zero
+  }
+  const auto count = static_cast<int64_t>(rows.tokens.size());
+  Forward(rows.tokens, rows.cu_seqlens);
+  const View dx = d_residual_.Rows(0, count);
+  std::memset(dx.data, 0, static_cast<size_t>(count * dx.stride) * sizeof(float));
+  const double sum = HeadLoss(kernels_,
+                              weights_.head(),
+                              static_cast<float>(params_.norm_eps),
+                              inputs_.back().Rows(0, count),
+                              loss.rows(),
+                              LossScratchViews(),
+                              dx);
+  Backward(rows.cu_seqlens, count);
+  return sum;
+}
+
+double Transformer::Loss(const Rows& rows) {
+  const LossLists loss = CollectLossRows(rows);
+  if (loss.index.empty()) {
+    return 0;
+  }
+  Forward(rows.tokens, rows.cu_seqlens);
+  return HeadLoss(kernels_,
+                  weights_.head(),
+                  static_cast<float>(params_.norm_eps),
+                  inputs_.back().Rows(0, static_cast<int64_t>(rows.tokens.size())),
+                  loss.rows(),
+                  LossScratchViews(),
+                  {});
+}
+
+void Transformer::AllLogits(std::span<const int32_t> tokens,
+                            std::span<const int32_t> cu_seqlens,
+                            std::span<float> out) {
+  Forward(tokens, cu_seqlens);
+  const auto rows = static_cast<int64_t>(tokens.size());
+  for (int64_t begin = 0; begin < rows; begin += loss_norm_.rows) {
+    const int64_t count = std::min(loss_norm_.rows, rows - begin);
+    HeadLogits(kernels_,
+               weights_.head(),
+               static_cast<float>(params_.norm_eps),
+               inputs_.back().Rows(begin, count),
+               loss_norm_.Rows(0, count),
+               MatrixView(out.data() + begin * params_.vocab_size, count, params_.vocab_size));
+  }
+}
+
+void Transformer::Extend(std::span<const int32_t> tokens, std::span<float> logits) {
+  const auto rows = static_cast<int32_t>(tokens.size());
+  const auto used = static_cast<int32_t>(cache_used_);
+  if (used + rows > options_.cache_rows || rows > options_.max_rows ||
+      used + rows > options_.max_positions) {
+    throw std::length_error(
+        StrCat("a conversation of ", used + rows, " tokens, planned were ", options_.cache_rows));
+  }
+  for (int32_t i = 0; i < rows; ++i) {
+    position_[static_cast<size_t>(i)] = used + i;
+  }
+  const std::array<int32_t, 2> cu_q = {0, rows};
+  const std::array<int32_t, 2> cu_k = {0, used + rows};
+  const BlockContext context = ContextOf(rows, cu_q, cu_k);
+  kernels_.gather_rows(inputs_[0].Rows(0, rows), weights_.head().embeddings.data, tokens.data());
+  for (int64_t layer = 0; layer < params_.n_layers; ++layer) {
+    const BlockLease weights = weights_.Acquire(layer, Phase::kForward);
+    const auto at = static_cast<size_t>(layer);
+    Saved saved = SavedOf(layer, rows);
+    saved.k = cache_keys_[at].Rows(used, rows);
+    saved.v = cache_values_[at].Rows(used, rows);
+    BlockForwardCached(
+        context,
+        *weights,
+        adapters_.block(layer),
+        saved,
+        {cache_keys_[at].Rows(0, used + rows), cache_values_[at].Rows(0, used + rows)},
+        inputs_[at + 1].Rows(0, rows));
+  }
+  cache_used_ += rows;
+  HeadLogits(kernels_,
+             weights_.head(),
+             static_cast<float>(params_.norm_eps),
+             inputs_.back().Rows(rows - 1, 1),
+             loss_norm_.Rows(0, 1),
+             MatrixView(logits.data(), 1, params_.vocab_size));
+}
+
+}  // namespace mft

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// A dense Mistral model with explicit forward and backward passes over packed documents.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/checkpoint/activation_plan.h"
+#include "worker/model/arena.h"
+#include "worker/model/block.h"
+#include "worker/model/lora_store.h"
+#include "worker/model/loss.h"
+#include "worker/model/weight_source.h"
+
+namespace mft {
+
+// One chunk of rows: packed documents. Spans must outlive the call.
+struct Rows {
+  std::span<const int32_t> tokens;      // [T]
+  std::span<const int32_t> targets;     // [T]
+  std::span<const float> row_weight;    // [T] 0: the row carries no loss
+  std::span<const int32_t> cu_seqlens;  // [segments + 1]; positions restart in each segment
+};
+
+struct TransformerOptions {
+  RecomputePolicy policy = RecomputePolicy::kBlock;
+  int64_t max_rows = 0;       // largest T of any call
+  int64_t max_positions = 0;  // longest segment (training) or conversation (generation)
+  bool training = true;       // false: no memory for a backward pass
+  int64_t cache_rows = 0;     // > 0: keys and values of a conversation are kept (Generate)
+};
+
+// What a Transformer will take at most, bytes; the formula of the README.
+struct MemoryPlan {
+  int64_t kept_activations = 0;  // slots that the policy keeps, all blocks, max_rows
+  int64_t recomputed = 0;        // one block's slots that it does not keep
+  int64_t scratch = 0;           // one block's working memory, gradient of the residual stream
+  int64_t loss = 0;              // one chunk of logits and its rows
+  int64_t kv_cache = 0;
+  int64_t total() const { return kept_activations + recomputed + scratch + loss + kv_cache; }
+};
+
+// Threads: one at a time. Throws std::exception on programmer errors and on what LibTorch throws.
+class Transformer {
+ public:
+  // `weights`, `adapters` and `kernels` must outlive it. The arena of MemoryPlan::total() is
+  // reserved here.
+  Transformer(WeightSource& weights,
+              const LoraStore& adapters,
+              const KernelTable& kernels,
+              const TransformerOptions& options);
+
+  // Returns the sum of row_weight * cross entropy (fp64) and adds its gradient to the adapters'
+  // gradient arena.
+  double ForwardBackward(const Rows& rows);
+  // The same sum, forward only.
+  double Loss(const Rows& rows);
+  // Every row's logits [T, V], for tests and comparisons; `out` holds T * V floats.
+  void AllLogits(std::span<const int32_t> tokens,
+                 std::span<const int32_t> cu_seqlens,
+                 std::span<float> out);
+
+  // Generation: appends `tokens` to the conversation in the cache and writes the last row's logits
+  // [V]. std::length_error past cache_rows.
+  void Extend(std::span<const int32_t> tokens, std::span<float> logits);
+  void ResetCache() { cache_used_ = 0; }
+  int64_t cache_used() const { return cache_used_; }
+
+  // Residual stream after the last forward pass: the input of block i, i = n_layers being the final
+  // one. [T, D]; policies that share slots keep all inputs, so this holds for each of them. For
+  // tests.
+  View Hidden(int64_t i) const { return inputs_[static_cast<size_t>(i)]; }
+
+  const MemoryPlan& plan() const { return plan_; }
+  static MemoryPlan PlanMemory(const ModelParams& params,
+                               const LoraStore& adapters,
+                               const TransformerOptions& options);
+
+ private:
+  struct LossLists {
+    std::vector<int32_t> index, target;
+    std::vector<float> weight;
+    LossRows rows() const { return {index, target, weight}; }
+  };
+  void TakeMemory();
+  Saved SavedOf(int64_t block, int64_t rows) const;
+  BlockScratch ScratchOf(int64_t rows) const;
+  BlockContext ContextOf(int64_t rows,
+                         std::span<const int32_t> cu_q,
+                         std::span<const int32_t> cu_k) const;
+  void SetPositions(std::span<const int32_t> cu_seqlens);
+  void Forward(std::span<const int32_t> tokens, std::span<const int32_t> cu_seqlens);
+  void Backward(std::span<const int32_t> cu_seqlens, int64_t rows);
+  LossLists CollectLossRows(const Rows& rows) const;
+  LossScratch LossScratchViews() const {
+    return {loss_hidden_, loss_norm_, loss_d_hidden_, logits_};
+  }
+
+  WeightSource& weights_;
+  const LoraStore& adapters_;
+  const KernelTable& kernels_;
+  const ModelParams params_;
+  const TransformerOptions options_;
+  const MemoryPlan plan_;
+  Arena arena_;
+  std::vector<float> rotary_table_;
+  std::vector<int32_t> position_;
+
+  std::vector<Saved>
+      saved_;  // [layers], slots of max_rows; shared where the policy does not keep them
+  std::vector<View> inputs_;  // [layers + 1]
+  BlockScratch scratch_;
+  View d_residual_;  // [T, D]
+  View loss_hidden_, loss_norm_, loss_d_hidden_, logits_;
+  std::vector<View> cache_keys_, cache_values_;  // [layers] of [cache_rows, K E]
+  int64_t cache_used_ = 0;
+};
+
+}  // namespace mft

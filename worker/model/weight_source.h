@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Frozen weights: where they are and in which format is the source's business. Layers see matrices
+// that they can multiply by.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/checkpoint/model_params.h"
+#include "worker/kernels/kernels.h"
+
+namespace mft {
+
+enum class WeightFormat { kF32 };
+
+// A frozen matrix [out, in]. Only MatMul and MatMulT look inside.
+struct FrozenMat {
+  View data;  // [out, in]
+  WeightFormat format = WeightFormat::kF32;
+  int64_t out = 0;
+  int64_t in = 0;
+};
+
+// y [T, out] = x W' + beta y
+void MatMul(const KernelTable& kernels, View y, View x, const FrozenMat& w, float beta);
+// dx [T, in] = dy W + beta dx
+void MatMulT(const KernelTable& kernels, View dx, View dy, const FrozenMat& w, float beta);
+
+struct BlockWeights {
+  FrozenMat wq, wk, wv, wo, w1, w2, w3;
+  const float* attention_norm = nullptr;  // [D] fp32
+  const float* ffn_norm = nullptr;        // [D] fp32
+};
+
+struct HeadWeights {
+  FrozenMat embeddings;         // [V, D], rows are gathered
+  FrozenMat output;             // [V, D]
+  const float* norm = nullptr;  // [D] fp32
+};
+
+enum class Phase { kForward, kBackward };
+
+// A block's weights for as long as the lease lives. Move-only, so that a source that loads on
+// demand knows when it may evict.
+class BlockLease {
+ public:
+  explicit BlockLease(const BlockWeights* weights) : weights_(weights) {}
+  BlockLease(BlockLease&& other) noexcept = default;
+  BlockLease& operator=(BlockLease&& other) noexcept = default;
+  BlockLease(const BlockLease&) = delete;
+  BlockLease& operator=(const BlockLease&) = delete;
+  ~BlockLease() = default;
+  const BlockWeights& operator*() const { return *weights_; }
+  const BlockWeights* operator->() const { return weights_; }
+
+ private:
+  const BlockWeights* weights_;
+};
+
+// Threads: one at a time.
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  virtual const ModelParams& params() const = 0;
+  virtual BlockLease Acquire(int64_t block, Phase phase) = 0;
+  virtual const HeadWeights& head() const = 0;
+  virtual int64_t resident_bytes() const = 0;
+};
+
+// All weights in memory: fp32 tensors are used where the mapped file has them, bf16 ones are
+// widened into a copy. Checks names, shapes and dtypes of <model_dir>/consolidated.safetensors
+// against params.json. Mixture-of-experts models are UNIMPLEMENTED.
+Result<std::unique_ptr<WeightSource>> LoadResidentWeights(const std::string& model_dir);
+
+}  // namespace mft

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstring>
+
+#include "common/base/strings.h"
+#include "common/checkpoint/model_files.h"
+#include "worker/model/weight_source.h"
+
+namespace mft {
+
+namespace {
+class ResidentWeights final : public WeightSource {
+ public:
+  ResidentWeights(ModelParams params, std::unique_ptr<SafetensorsFile> file)
+      : params_(params), file_(std::move(file)) {
+    head_ = {.embeddings = Matrix("tok_embeddings.weight"),
+             .output = Matrix("output.weight"),
+             .norm = Vector("norm.weight")};
+    for (int64_t layer = 0; layer < params_.n_layers; ++layer) {
+      const auto matrix = [&](const char* module) {
+        return Matrix(ProjectionName(layer, module) + ".weight");
+      };
+      blocks_.push_back(
+          {.wq = matrix("wq"),
+           .wk = matrix("wk"),
+           .wv = matrix("wv"),
+           .wo = matrix("wo"),
+           .w1 = matrix("w1"),
+           .w2 = matrix("w2"),
+           .w3 = matrix("w3"),
+           .attention_norm = Vector(StrCat("layers.", layer, ".attention_norm.weight")),
+           .ffn_norm = Vector(StrCat("layers.", layer, ".ffn_norm.weight"))});
+    }
+  }
+
+  const ModelParams& params() const override { return params_; }
+  BlockLease Acquire(int64_t block, Phase /*phase*/) override {
+    return BlockLease(&blocks_[static_cast<size_t>(block)]);
+  }
+  const HeadWeights& head() const override { return head_; }
+  int64_t resident_bytes() const override { return resident_bytes_; }
+
+ private:
+  FrozenMat Matrix(const std::string& name) {
+    const TensorEntry& tensor = *file_->Find(name);
+    return {MatrixView(Floats(tensor), tensor.shape[0], tensor.shape[1]),
+            WeightFormat::kF32,
+            tensor.shape[0],
+            tensor.shape[1]};
+  }
+
+  const float* Vector(const std::string& name) { return Floats(*file_->Find(name)); }
+
+  // Views are not const, but nothing writes through a FrozenMat: the mapping is read-only and would
+  // fault.
+  float* Floats(const TensorEntry& tensor) {
+    const size_t count = tensor.data.size() / DTypeSize(tensor.dtype);
+    resident_bytes_ += static_cast<int64_t>(count * sizeof(float));
+    const bool aligned = reinterpret_cast<uintptr_t>(tensor.data.data()) % alignof(float) == 0;
+    if (tensor.dtype == DType::kF32 && aligned) {
+      return reinterpret_cast<float*>(const_cast<std::byte*>(tensor.data.data()));
+    }
+    std::vector<float>& copy = copies_.emplace_back(count);
+    if (tensor.dtype == DType::kF32) {
+      std::memcpy(copy.data(), tensor.data.data(), tensor.data.size());
+    } else {
+      WidenBf16(tensor.data, copy);
+    }
+    return copy.data();
+  }
+
+  static void WidenBf16(std::span<const std::byte> from, std::vector<float>& to) {
+    for (size_t i = 0; i < to.size(); ++i) {
+      uint16_t half = 0;
+      std::memcpy(&half, from.data() + 2 * i, sizeof half);
+      const uint32_t bits = uint32_t{half} << 16;
+      std::memcpy(&to[i], &bits, sizeof bits);
+    }
+  }
+
+  ModelParams params_;
+  std::unique_ptr<SafetensorsFile> file_;
+  std::vector<std::vector<float>> copies_;
+  std::vector<BlockWeights> blocks_;
+  HeadWeights head_;
+  int64_t resident_bytes_ = 0;
+};
+}  // namespace
+
+void MatMul(const KernelTable& kernels, View y, View x, const FrozenMat& w, float beta) {
+  kernels.gemm(y, x, w.data, {.transpose_b = true, .beta = beta});
+}
+
+void MatMulT(const KernelTable& kernels, View dx, View dy, const FrozenMat& w, float beta) {
+  kernels.gemm(dx, dy, w.data, {.beta = beta});
+}
+
+Result<std::unique_ptr<WeightSource>> LoadResidentWeights(const std::string& model_dir) {
+  MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(model_dir));
+  if (params.moe) {
+    return Unimplemented(StrCat(
+        model_dir, "/params.json: mixture-of-experts models cannot be trained by this version"));
+  }
+  MFT_ASSIGN_OR_RETURN(const std::string path, FindModelWeights(model_dir));
+  MFT_ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(path));
+  MFT_RETURN_IF_ERROR(CheckTensors(*file, ModelTensors(params)));
+  return std::unique_ptr<WeightSource>(std::make_unique<ResidentWeights>(params, std::move(file)));
+}
+
+}  // namespace mft
