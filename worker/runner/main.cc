@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <charconv>
+#include <cstdio>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "common/base/files.h"
+#include "common/base/log.h"
+#include "common/base/strings.h"
+#include "common/journal/record.h"
+#include "worker/runner/runner.h"
+
+namespace {
+
+constexpr int kUsageExit = 2;
+constexpr std::string_view kUsage =
+    "usage: mft-runner --attempt-dir DIR [--lock-fd N] [--bin-dir DIR]\n"
+    "Runs one attempt of a job; mftd starts it. DIR holds attempt.json, DIR/../../job.json is the\n"
+    "job. N is an inherited descriptor that holds the lock of DIR/lock. mft-worker and mft-data\n"
+    "are looked for in --bin-dir, by default the folder of this program.\n";
+
+mft::Status SetOption(std::string_view name, const char* value, mft::runner::RunnerOptions& out) {
+  const std::string_view text(value);
+  if (name == "--attempt-dir") {
+    out.attempt_dir = text;
+  } else if (name == "--bin-dir") {
+    out.bin_dir = text;
+  } else if (name == "--lock-fd") {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out.lock_fd);
+    if (error != std::errc() || end != text.data() + text.size() || out.lock_fd < 3) {
+      return mft::InvalidArgument(
+          mft::StrCat("--lock-fd must be a descriptor from 3 on, not \"", text, "\""));
+    }
+  } else {
+    return mft::InvalidArgument(mft::StrCat("unknown option ", name));
+  }
+  return mft::Status::Ok();
+}
+
+mft::Result<mft::runner::RunnerOptions> ParseOptions(std::span<char*> arguments) {
+  mft::runner::RunnerOptions options{
+      .attempt_dir = "", .lock_fd = -1, .bin_dir = mft::ExecutableDir()};
+  for (size_t i = 0; i < arguments.size(); i += 2) {
+    if (i + 1 == arguments.size()) {
+      return mft::InvalidArgument(mft::StrCat(arguments[i], " needs a value"));
+    }
+    MFT_RETURN_IF_ERROR(SetOption(arguments[i], arguments[i + 1], options));
+  }
+  if (options.attempt_dir.empty()) {
+    return mft::InvalidArgument("--attempt-dir is missing");
+  }
+  return options;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  mft::SetLogProgram("mft-runner");
+  const std::span<char*> arguments(argv + 1, static_cast<size_t>(argc - 1));
+  if (arguments.size() == 1 && std::string_view(arguments[0]) == "--help") {
+    std::fputs(std::string(kUsage).c_str(), stdout);
+    return 0;
+  }
+  if (arguments.size() == 1 && std::string_view(arguments[0]) == "--version") {
+    std::puts(mft::StrCat("mft-runner ", mft::BuildId()).c_str());
+    return 0;
+  }
+  const auto options = ParseOptions(arguments);
+  if (!options.ok()) {
+    std::fputs(mft::StrCat("mft-runner: ", options.status().message(), "\n", kUsage).c_str(),
+               stderr);
+    return kUsageExit;
+  }
+  const mft::Status status = mft::runner::RunAttempt(*options);
+  if (!status.ok()) {
+    mft::LogError(status.message());
+  }
+  return mft::ExitCodeFor(status.code());
+}

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/runner/runner.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "common/base/files.h"
+#include "common/base/log.h"
+#include "common/base/processes.h"
+#include "common/base/strings.h"
+#include "common/config/job_file.h"
+#include "common/journal/build.h"
+#include "common/journal/ends.h"
+#include "common/journal/writer.h"
+#include "worker/runner/process_setup.h"
+#include "worker/runner/rank_log.h"
+#include "worker/runner/rank_process.h"
+#include "worker/runner/result.h"
+#include "worker/runner/stop_plan.h"
+
+namespace mft::runner {
+
+namespace {
+
+constexpr int64_t kMicrosPerMilli = 1'000;
+constexpr int64_t kSecond = 1'000'000;
+constexpr int64_t kLogBytesKept = int64_t{256} << 20;
+constexpr int64_t kLogCheckMicros = 10 * kSecond;
+constexpr int64_t kScanMicros = 5 * kMicrosPerMilli;
+constexpr int64_t kLeftoversMicros = 60 * kSecond;  // then the daemon has to wait for them
+constexpr int kEmptyScans = 2;                      // see KillAttemptProcesses
+constexpr int64_t kResultRetryMicros = kSecond;
+constexpr int64_t kResultPatienceMicros = 10 * 60 * kSecond;  // a full disk may get space again
+
+struct Rank {
+  pid_t pid = -1;  // -1: not started, or ended
+  std::string log_path;
+  std::string journal_path;
+  RankExit exit;
+};
+
+class Runner {
+ public:
+  // All references must outlive the object.
+  Runner(std::string dir,
+         AttemptFile attempt,
+         JournalWriter& journal,
+         Wakeup& wakeup,
+         const Clock& clock)
+      : dir_(std::move(dir)),
+        attempt_(std::move(attempt)),
+        program_(attempt_.kind == AttemptKind::kTrain ? "mft-worker" : "mft-data"),
+        journal_(journal),
+        wakeup_(wakeup),
+        clock_(clock),
+        plan_(clock.BoottimeMicros(), attempt_.grace_ms, attempt_.time_limit_ms) {}
+
+  // Everything but the result record.
+  Result<ResultRecord> Run(const std::string& bin_dir) {
+    StartRanks(bin_dir);
+    while (Alive() > 0) {
+      Act(plan_.Next(Now()));
+      CheckLogs();
+      const int64_t wake =
+          std::min(plan_.Deadline().value_or(next_log_check_micros_), next_log_check_micros_);
+      MFT_ASSIGN_OR_RETURN(const std::vector<int> signals, wakeup_.Wait(wake));
+      for (const int signal : signals) {
+        Handle(signal);
+      }
+      Reap();
+    }
+    MFT_RETURN_IF_ERROR(KillLeftovers());
+    return MakeOwnResult();
+  }
+
+ private:
+  void StartRanks(const std::string& bin_dir);
+  RankCommand CommandOf(int rank, const std::string& bin_dir, int port) const;
+  void Handle(int signal);
+  void Act(StopAction action);
+  void Reap();
+  void RankEnded(Rank& rank, int wait_status);
+  void RankFailed(int rank, Status why);
+  void SignalRanks(int signal);
+  Status KillLeftovers();
+  ResultRecord MakeOwnResult() const;
+  void CheckLogs();
+
+  int64_t Now() const { return clock_.BoottimeMicros(); }
+  int64_t Alive() const {
+    return std::ranges::count_if(ranks_, [](const Rank& rank) { return rank.pid > 0; });
+  }
+  // For people, in the log and in the job's events.
+  void Tell(std::string_view level, const std::string& text) {
+    LogInfo(text);
+    LogIfError(journal_.Append(MessageRecord{std::string(level), text}), "journal");
+  }
+
+  std::string dir_;
+  AttemptFile attempt_;
+  std::string program_;
+  JournalWriter& journal_;
+  Wakeup& wakeup_;
+  const Clock& clock_;
+  StopPlan plan_;
+  std::vector<Rank> ranks_;
+  int first_failed_ = -1;
+  Status first_failure_;
+  bool told_kill_ = false;
+  int64_t next_log_check_micros_ = 0;
+};
+
+RankCommand Runner::CommandOf(int rank, const std::string& bin_dir, int port) const {
+  const bool cuda = attempt_.device == "cuda";
+  const std::string world = std::to_string(attempt_.ranks);
+  return {
+      .arguments = {JoinPath(bin_dir, program_),
+                    std::string(AttemptKindName(attempt_.kind)),
+                    "--job",
+                    AbsolutePath(JoinPath(dir_, "../../job.json")),
+                    "--attempt-dir",
+                    dir_},
+      .variables = {{"RANK", std::to_string(rank)},
+                    {"LOCAL_RANK", std::to_string(rank)},
+                    {"WORLD_SIZE", world},
+                    {"LOCAL_WORLD_SIZE", world},
+                    {"MASTER_ADDR", "127.0.0.1"},
+                    {"MASTER_PORT", std::to_string(port)},
+                    {std::string(kAttemptVariable), attempt_.attempt_id},
+                    {std::string(kBuildVariable), std::string(BuildId())},
+                    // The leased GPUs and no other; LOCAL_RANK counts among them.
+                    {"CUDA_VISIBLE_DEVICES", cuda ? Join(attempt_.gpu_uuids, ",") : ""}},
+      .log_path = ranks_[static_cast<size_t>(rank)].log_path,
+  };
+}
+
+void Runner::StartRanks(const std::string& bin_dir) {
+  const int count = attempt_.kind == AttemptKind::kTrain ? attempt_.ranks : 1;
+  for (int rank = 0; rank < count; ++rank) {
+    ranks_.push_back({.pid = -1,
+                      .log_path = JoinPath(dir_, StrCat("rank-", rank, ".log")),
+                      .journal_path = JoinPath(dir_, StrCat("rank-", rank, ".jsonl")),
+                      .exit = {.rank = rank, .exit_code = -1, .signal = 0, .final = std::nullopt}});
+  }
+  // One rank meets nobody.
+  const auto port = count > 1 ? FreePort() : Result<int>(0);
+  for (int rank = 0; rank < count; ++rank) {
+    const auto pid =
+        port.ok() ? StartRank(CommandOf(rank, bin_dir, *port)) : Result<pid_t>(port.status());
+    if (!pid.ok()) {
+      RankFailed(rank, Status(pid.status().code(), "START_FAILED", pid.status().message()));
+      return;
+    }
+    ranks_[static_cast<size_t>(rank)].pid = *pid;
+    LogInfo(StrCat("rank ", rank, " is process ", *pid));
+  }
+}
+
+void Runner::Handle(int signal) {
+  if (signal == SIGUSR1 && plan_.cause() == StopCause::kNone) {
+    LogInfo("SIGUSR1: the ranks write a checkpoint and go on");
+    SignalRanks(SIGUSR1);
+  } else if (signal == SIGTERM || signal == SIGINT) {
+    plan_.Request(Now());
+  }
+}
+
+void Runner::Act(StopAction action) {
+  switch (action) {
+    case StopAction::kNone:
+      return;
+    case StopAction::kTerminate:
+      if (plan_.cause() != StopCause::kRankFailed) {
+        Tell("info",
+             StrCat(plan_.cause() == StopCause::kTimeLimit ? "the time limit ran out"
+                                                           : "asked to stop",
+                    ": the ranks write a checkpoint and stop, within ",
+                    FormatDuration(static_cast<double>(attempt_.grace_ms) / 1e3)));
+      }
+      SignalRanks(SIGTERM);
+      return;
+    case StopAction::kKill:
+      if (!std::exchange(told_kill_, true)) {
+        Tell("warning", StrCat(Alive(), " of ", ranks_.size(), " ranks did not stop: killing"));
+      }
+      SignalRanks(SIGKILL);
+      KillAttemptProcesses(attempt_.attempt_id, getpid());
+      return;
+  }
+}
+
+// A pid that was not reaped cannot be another process's.
+void Runner::SignalRanks(int signal) {
+  for (const Rank& rank : ranks_) {
+    if (rank.pid > 0) {
+      kill(rank.pid, signal);
+    }
+  }
+}
+
+// Ranks, and what they left behind: as their subreaper we inherit it.
+void Runner::Reap() {
+  int wait_status = 0;
+  for (pid_t pid = 0; (pid = waitpid(-1, &wait_status, WNOHANG)) > 0;) {
+    const auto rank = std::ranges::find(ranks_, pid, &Rank::pid);
+    if (rank != ranks_.end()) {
+      RankEnded(*rank, wait_status);
+    }
+  }
+}
+
+void Runner::RankEnded(Rank& rank, int wait_status) {
+  rank.pid = -1;
+  rank.exit.signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
+  rank.exit.exit_code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1;
+  const auto ends = ReadJournalEnds(rank.journal_path);
+  LogIfError(ends.status(), "reading the journal of a rank that ended");
+  if (ends.ok() && ends->last && std::holds_alternative<FinalRecord>(ends->last->body)) {
+    rank.exit.final = std::get<FinalRecord>(ends->last->body);
+  }
+  LogInfo(StrCat("rank ",
+                 rank.exit.rank,
+                 " ended: exit code ",
+                 rank.exit.exit_code,
+                 ", signal ",
+                 rank.exit.signal,
+                 ", ",
+                 rank.exit.final ? rank.exit.final->outcome : "no final record"));
+  const Status build =
+      ends.ok() && ends->header ? CheckBuildOfRank(program_, ends->header->build) : Status::Ok();
+  if (!build.ok()) {
+    RankFailed(rank.exit.rank, build);
+  } else if (!EndedWell(rank.exit) && !(plan_.killed() && rank.exit.signal == SIGKILL)) {
+    RankFailed(rank.exit.rank, Status::Ok());
+  } else if (rank.exit.signal != 0 && EndedWell(rank.exit)) {
+    Tell("warning",
+         StrCat("rank ",
+                rank.exit.rank,
+                " was ended by signal ",
+                rank.exit.signal,
+                " when its work was ",
+                rank.exit.final->outcome));
+  }
+}
+
+void Runner::RankFailed(int rank, Status why) {
+  if (first_failed_ < 0) {
+    first_failed_ = rank;
+    first_failure_ = std::move(why);
+  }
+  plan_.RankFailed(Now());
+}
+
+// Whatever the ranks started and left: nothing of the attempt may outlive the lock.
+Status Runner::KillLeftovers() {
+  const int64_t give_up = Now() + kLeftoversMicros;
+  for (int empty = 0; empty < kEmptyScans && Now() < give_up;) {
+    const int found = KillAttemptProcesses(attempt_.attempt_id, getpid());
+    empty = found == 0 ? empty + 1 : 0;
+    if (empty < kEmptyScans) {
+      MFT_RETURN_IF_ERROR(wakeup_.Wait(Now() + kScanMicros).status());
+    }
+    Reap();
+  }
+  return Status::Ok();
+}
+
+ResultRecord Runner::MakeOwnResult() const {
+  AttemptOutcome outcome{.program = program_,
+                         .ranks = {},
+                         .first_failed = first_failed_,
+                         .first_failure = first_failure_,
+                         .last_log_line = "",
+                         .cause = plan_.cause(),
+                         .killed = plan_.killed(),
+                         .grace_ms = attempt_.grace_ms,
+                         .time_limit_ms = attempt_.time_limit_ms};
+  for (const Rank& rank : ranks_) {
+    outcome.ranks.push_back(rank.exit);
+  }
+  if (first_failed_ >= 0) {
+    outcome.last_log_line = LastLogLine(ranks_[static_cast<size_t>(first_failed_)].log_path);
+  }
+  return MakeResult(outcome);
+}
+
+void Runner::CheckLogs() {
+  if (Now() < next_log_check_micros_) {
+    return;
+  }
+  next_log_check_micros_ = Now() + kLogCheckMicros;
+  for (const Rank& rank : ranks_) {
+    LogIfError(LimitLog(rank.log_path, kLogBytesKept), "limiting a log");
+  }
+}
+
+// A full disk may get space again; without a result the attempt counts as lost.
+Status AppendResult(JournalWriter& journal,
+                    const ResultRecord& result,
+                    Wakeup& wakeup,
+                    const Clock& clock) {
+  LogInfo(StrCat("result: ", result.outcome, " ", result.reason, " ", result.message));
+  const int64_t give_up = clock.BoottimeMicros() + kResultPatienceMicros;
+  while (true) {
+    const Status status = journal.AppendSynced(result);
+    if (status.code() != Code::kResourceExhausted || clock.BoottimeMicros() >= give_up) {
+      return status;
+    }
+    LogIfError(status, "the result has to wait");
+    MFT_RETURN_IF_ERROR(wakeup.Wait(clock.BoottimeMicros() + kResultRetryMicros).status());
+  }
+}
+
+ResultRecord FailedResult(const Status& status) {
+  ResultRecord result;
+  result.outcome = "failed";
+  result.code = static_cast<int>(status.code());
+  result.reason = status.reason().empty() ? "START_FAILED" : status.reason();
+  result.message = StrCat("mft-runner: ", status.message());
+  return result;
+}
+
+Result<std::unique_ptr<JournalWriter>> OpenJournal(const std::string& dir,
+                                                   const std::string& attempt_id,
+                                                   const Clock& clock) {
+  const std::string path = JoinPath(dir, "runner.jsonl");
+  if (PathExists(path)) {
+    return FailedPrecondition(StrCat(path, " is there: an attempt runs only once"));
+  }
+  return JournalWriter::Open(path,
+                             {.version = kJournalVersion,
+                              .attempt_id = attempt_id,
+                              .rank = kRunnerRank,
+                              .boot_id = BootId(),
+                              .build = std::string(BuildId())},
+                             clock);
+}
+
+}  // namespace
+
+Status RunAttempt(const RunnerOptions& options, const Clock& clock) {
+  Wakeup wakeup;
+  MFT_RETURN_IF_ERROR(wakeup.Init());
+  BecomeRunner();
+  const std::string dir = AbsolutePath(options.attempt_dir);
+  MFT_ASSIGN_OR_RETURN(UniqueFd lock, HoldLock(JoinPath(dir, "lock"), options.lock_fd));
+  lock.release();  // never closed: the lock says that this process lives
+  const auto attempt = ReadAttemptFile(JoinPath(dir, "attempt.json"));
+  const char* inherited_id = std::getenv(std::string(kAttemptVariable).c_str());
+  const std::string unreadable_id = inherited_id == nullptr ? "" : inherited_id;
+  MFT_ASSIGN_OR_RETURN(const auto journal,
+                       OpenJournal(dir, attempt.ok() ? attempt->attempt_id : unreadable_id, clock));
+  if (!attempt.ok()) {
+    return AppendResult(*journal, FailedResult(attempt.status()), wakeup, clock);
+  }
+  Runner runner(dir, *attempt, *journal, wakeup, clock);
+  const auto result = runner.Run(options.bin_dir);
+  return AppendResult(
+      *journal, result.ok() ? *result : FailedResult(result.status()), wakeup, clock);
+}
+
+}  // namespace mft::runner
