@@ -62,26 +62,28 @@ int EnvironmentNumber(const char* name, int otherwise) {
   return text == nullptr ? otherwise : std::atoi(text);
 }
 
-// "a=1,b=x" and, for mft-data, "prepare_a=1". Misbehaviour can be limited to one rank and one
-// attempt.
+// "a=1,b=x": "prepare_a=1" is for mft-data, "a@2=1" for rank 2 only. `only_attempt` leaves nothing
+// but the harmless keys in every other attempt.
 std::map<std::string, std::string> ParseScript(const std::string& script,
                                                std::string_view kind,
                                                int rank,
                                                int attempt) {
   constexpr std::string_view kPreparePrefix = "prepare_";
+  const std::string own_rank = StrCat("@", rank);
   std::map<std::string, std::string> values;
   for (const std::string& item : Split(script, ',')) {
     const size_t equals = item.find('=');
-    const std::string key = item.substr(0, equals);
-    if (key.starts_with(kPreparePrefix) == (kind == "prepare")) {
-      values[kind == "prepare" ? key.substr(kPreparePrefix.size()) : key] =
+    std::string key = item.substr(0, equals);
+    if (key.ends_with(own_rank)) {
+      key.resize(key.size() - own_rank.size());
+    }
+    const bool for_prepare = key.starts_with(kPreparePrefix);
+    if (key.find('@') == std::string::npos && for_prepare == (kind == "prepare")) {
+      values[for_prepare ? key.substr(kPreparePrefix.size()) : key] =
           equals == std::string::npos ? "1" : item.substr(equals + 1);
     }
   }
-  const auto is_other = [&](const char* key, int own) {
-    return values.contains(key) && values[key] != std::to_string(own);
-  };
-  if (is_other("only_rank", rank) || is_other("only_attempt", attempt)) {
+  if (values.contains("only_attempt") && values["only_attempt"] != std::to_string(attempt)) {
     std::erase_if(values, [](const auto& entry) {
       return entry.first != "steps" && entry.first != "step_ms" && entry.first != "ckpt";
     });
