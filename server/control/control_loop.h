@@ -26,6 +26,7 @@ struct ControlOptions {
   int prepare_slots = 2;  // data preparations at once; they take no cores from training
   int64_t grace_ms = 120'000;       // from SIGTERM to SIGKILL of the ranks; the runner keeps it
   int64_t kill_margin_ms = 10'000;  // so much longer until the daemon kills runner and ranks itself
+  int64_t retry_delay_ms = 1'000;   // before the second attempt; doubles up to a minute
   int64_t tick_ms = 100;
   const Clock* clock = nullptr;  // nullptr: SystemClock()
 };

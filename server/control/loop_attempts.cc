@@ -227,7 +227,8 @@ void ControlLoop::Impl::EndAttempt(const RunningAttempt& attempt,
   changes.Transition(job, verdict.state, verdict.reason, Printable(message, 4096));
   if (verdict.state == JobState::kRecovering) {
     const int64_t delay =
-        RetryDelayMicros(attempt.kind == AttemptKind::kTrain ? job.attempt : job.prepare_attempt);
+        RetryDelayMicros(attempt.kind == AttemptKind::kTrain ? job.attempt : job.prepare_attempt,
+                         options_.retry_delay_ms * 1000);
     RetryLater(job.id,
                delay,
                StrCat("the next attempt follows in ",

@@ -48,6 +48,19 @@ Status CheckOwner(const RunDirClaim& claim) {
   return Status::Ok();
 }
 
+// Of a daemon that was killed while it wrote its claim.
+void RemoveLeftovers(const RunDirClaim& claim) {
+  const Result<std::vector<std::string>> names = ListDir(claim.run_dir);
+  if (!names.ok()) {
+    return;
+  }
+  for (const std::string& name : *names) {
+    if (name.starts_with(StrCat(kRunDirOwnerName, ".tmp."))) {
+      unlink(JoinPath(claim.run_dir, name).c_str());
+    }
+  }
+}
+
 }  // namespace
 
 Status CheckRunDir(const RunDirClaim& claim) {
@@ -56,7 +69,7 @@ Status CheckRunDir(const RunDirClaim& claim) {
   }
   MFT_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(claim.run_dir));
   for (const std::string& name : names) {
-    if (name != kRunDirOwnerName && name != kRunDirLockName) {
+    if (!name.starts_with(kRunDirOwnPrefix)) {
       return InUse(StrCat("run_dir ",
                           claim.run_dir,
                           " is not empty (it has ",
@@ -70,6 +83,7 @@ Status CheckRunDir(const RunDirClaim& claim) {
 Status ClaimRunDir(const RunDirClaim& claim) {
   MFT_RETURN_IF_ERROR(CheckRunDir(claim).WithContext("run_dir"));
   MFT_RETURN_IF_ERROR(MakeDurableDirs(claim.run_dir).WithContext("run_dir"));
+  RemoveLeftovers(claim);
   const Json owner = {
       {"version", kOwnerVersion}, {"job_id", claim.job_id}, {"state_dir", claim.state_dir}};
   return WriteFileAtomic(OwnerPath(claim), DumpJson(owner) + "\n").WithContext("run_dir");

@@ -148,10 +148,10 @@ Verdict Judge(const Job& job, AttemptKind kind, const AttemptEnd& end) {
       job, reason::kAttemptLost, WithDetail("the runner died without a result", end.detail));
 }
 
-int64_t RetryDelayMicros(int attempts_so_far) {
-  constexpr int64_t kSecond = 1'000'000;
+int64_t RetryDelayMicros(int attempts_so_far, int64_t first_micros) {
+  constexpr int64_t kMinute = 60'000'000;
   const int doublings = std::clamp(attempts_so_far - 1, 0, 6);
-  return std::min(60 * kSecond, kSecond << doublings);
+  return std::min(kMinute, first_micros << doublings);
 }
 
 }  // namespace mft::server

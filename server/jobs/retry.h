@@ -39,7 +39,8 @@ struct Verdict {
 // RUNNING, PAUSING, CANCELLING).
 Verdict Judge(const Job& job, AttemptKind kind, const AttemptEnd& end);
 
-// From the end of an attempt to the next one: 1 s, doubled with every attempt so far, at most 60 s.
-int64_t RetryDelayMicros(int attempts_so_far);
+// From the end of an attempt to the next one: `first_micros`, doubled with every attempt so far, at
+// most a minute.
+int64_t RetryDelayMicros(int attempts_so_far, int64_t first_micros);
 
 }  // namespace mft::server

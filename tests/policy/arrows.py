@@ -41,7 +41,7 @@ HOMES = {
     r"sentencepiece.*": ["common/tokenizer"],
     r"prometheus/.*": ["server/metrics", "tests/server"],
     r"(grpcpp|google/protobuf|google/rpc|mft/v1)/.*": ["server", "client", "tests"],
-    r"(spdlog|fmt)/.*": ["server", "client"],
+    r"(spdlog|fmt)/.*": ["server", "client", "tests/server"],
     r"nccl\.h": ["worker/comm"],
 }
 BANNED = re.compile(r"torch/torch\.h|ATen/ATen\.h|torch/nn.*|torch/optim.*|torch/script\.h|torch/extension\.h")

@@ -80,6 +80,7 @@ Harness::Harness() {
   options_.program_dir = MFT_SCRIPTED_DIR;
   options_.cores = 4;
   options_.tick_ms = 5;
+  options_.retry_delay_ms = 20;
 }
 
 // Attempts outlive a loop by design; a test must not leave them behind.

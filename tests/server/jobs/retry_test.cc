@@ -165,10 +165,10 @@ TEST(Judge, OnlyGivesStatesThatTheTableAllows) {
 }
 
 TEST(RetryDelay, DoublesUpToAMinute) {
-  EXPECT_EQ(RetryDelayMicros(1), 1'000'000);
-  EXPECT_EQ(RetryDelayMicros(2), 2'000'000);
-  EXPECT_EQ(RetryDelayMicros(5), 16'000'000);
-  EXPECT_EQ(RetryDelayMicros(50), 60'000'000);
+  EXPECT_EQ(RetryDelayMicros(1, 1'000'000), 1'000'000);
+  EXPECT_EQ(RetryDelayMicros(2, 1'000'000), 2'000'000);
+  EXPECT_EQ(RetryDelayMicros(5, 1'000'000), 16'000'000);
+  EXPECT_EQ(RetryDelayMicros(50, 1'000'000), 60'000'000);
 }
 
 }  // namespace
