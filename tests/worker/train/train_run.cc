@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/worker/train/train_run.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include "common/base/files.h"
+#include "common/base/strings.h"
+#include "common/checkpoint/checkpoint_dir.h"
+#include "common/checkpoint/safetensors.h"
+#include "common/config/job_file.h"
+#include "common/journal/tailer.h"
+#include "tests/support/cache_builder.h"
+#include "tests/support/fixtures.h"
+
+extern char** environ;
+
+namespace mft::testing {
+
+namespace {
+constexpr std::string_view kAttemptId = "0123456789abcdef";
+
+void Check(const Status& status) {
+  MFT_CHECK(status.ok(), status.ToString());
+}
+}  // namespace
+
+TrainRun::TrainRun(const std::string& directory, const std::string& fixture)
+    : directory_(directory), fixture_dir_(Fixture("train/" + fixture)) {
+  const Json config = ParseJson(ReadFile(fixture_dir_ + "/config.json").value()).value();
+  const std::vector<TestSample> samples = ReadSamples(fixture_dir_ + "/data.jsonl");
+  BuildCache(directory + "/cache",
+             {{.files = {samples}}, {.kind = SourceKind::kEval, .files = {samples}}},
+             512);
+  spec.model_id_or_path = fixture_dir_ + "/model";
+  spec.run_dir = directory + "/run";
+  spec.data.instruct_data = fixture_dir_ + "/data.jsonl";
+  spec.data.eval_instruct_data = fixture_dir_ + "/data.jsonl";
+  spec.data.instruct = {.shuffle = false, .dynamic_chunk_fn_call = false};
+  spec.optim = {
+      .lr = config["lr"], .weight_decay = config["weight_decay"], .pct_start = config["pct_start"]};
+  spec.seed = config["seed"];
+  spec.seq_len = config["seq_len"];
+  spec.batch_size = config["batch_size"];
+  spec.num_microbatches = config["num_microbatches"];
+  spec.max_norm = config["max_norm"];
+  spec.max_steps = config["max_steps"];
+  spec.lora.rank = config["lora"]["rank"];
+  spec.lora.scaling = config["lora"]["scaling"];
+  spec.mftd.name = "fixture";
+  spec.mftd.device = "cpu";
+  spec.mftd.precision = "fp32";
+  spec.mftd.packing = "reference";
+  spec.mftd.init_adapter = fixture_dir_ + "/lora_init.safetensors";
+}
+
+std::string TrainRun::AttemptDir() const {
+  return StrCat(directory_, "/job/attempts/", attempt_);
+}
+
+std::string TrainRun::Checkpoint(int64_t step) const {
+  return CheckpointDir(spec.run_dir, step);
+}
+
+void TrainRun::Start() {
+  ++attempt_;
+  Check(MakeDirs(AttemptDir()));
+  JobFile job;
+  job.job_id = "jfixture0000";
+  job.spec = spec;
+  Check(WriteJobFile(directory_ + "/job/job.json", job));
+  AttemptFile attempt;
+  attempt.attempt = attempt_;
+  attempt.attempt_id = std::string(kAttemptId);
+  attempt.data_cache = directory_ + "/cache";
+  Check(WriteAttemptFile(AttemptDir() + "/attempt.json", attempt));
+
+  std::vector<std::string> variables = {
+      StrCat("MFT_ATTEMPT=", kAttemptId), "RANK=0", "WORLD_SIZE=1"};
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    variables.emplace_back(*variable);
+  }
+  for (const auto& [name, value] : environment) {
+    variables.insert(variables.begin(), StrCat(name, "=", value));  // the first one counts
+  }
+  std::vector<std::string> arguments = {MFT_BIN_DIR "/mft-worker",
+                                        "train",
+                                        "--job",
+                                        directory_ + "/job/job.json",
+                                        "--attempt-dir",
+                                        AttemptDir()};
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) {
+    argv.push_back(argument.data());
+  }
+  argv.push_back(nullptr);
+  std::vector<char*> envp;
+  for (std::string& variable : variables) {
+    envp.push_back(variable.data());
+  }
+  envp.push_back(nullptr);
+
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  const std::string log = AttemptDir() + "/rank-0.log";
+  posix_spawn_file_actions_addopen(&actions, 2, log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  sigset_t blocked;  // as the runner starts its ranks
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGTERM);
+  sigaddset(&blocked, SIGUSR1);
+  posix_spawnattr_setsigmask(&attributes, &blocked);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+  MFT_CHECK(posix_spawn(&pid_, argv[0], &actions, &attributes, argv.data(), envp.data()) == 0,
+            arguments[0]);
+  posix_spawn_file_actions_destroy(&actions);
+  posix_spawnattr_destroy(&attributes);
+}
+
+Ended TrainRun::Wait() {
+  int status = 0;
+  MFT_CHECK(waitpid(pid_, &status, 0) == pid_, "waitpid");
+  pid_ = -1;
+  return {.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+          .signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+          .log = ReadFile(AttemptDir() + "/rank-0.log").value()};
+}
+
+void TrainRun::Signal(int signal) const {
+  MFT_CHECK(kill(pid_, signal) == 0, "kill");
+}
+
+bool TrainRun::WaitFor(const std::function<bool(const Record&)>& wanted) const {
+  while (true) {
+    siginfo_t info{};
+    const bool ended =
+        waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+        info.si_pid == pid_;
+    for (const Record& record : Journal()) {
+      if (wanted(record)) {
+        return true;
+      }
+    }
+    if (ended) {
+      return false;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+std::vector<Record> TrainRun::Journal() const {
+  JournalTailer tailer(AttemptDir() + "/rank-0.jsonl", {});
+  std::vector<Record> records;
+  for (bool more = true; more;) {
+    const auto items = tailer.Read(size_t{1} << 20, &more);
+    for (const TailedItem& item : items.value()) {
+      MFT_CHECK(std::holds_alternative<Record>(item.item), "damaged journal");
+      records.push_back(std::get<Record>(item.item));
+    }
+  }
+  return records;
+}
+
+std::map<std::string, std::vector<float>> ReadTensors(const std::string& path) {
+  std::map<std::string, std::vector<float>> tensors;
+  const auto file = SafetensorsFile::Open(path).value();
+  for (const TensorEntry& entry : file->tensors()) {
+    MFT_CHECK(entry.dtype == DType::kF32, entry.name);
+    std::vector<float>& values = tensors[entry.name];
+    values.resize(entry.data.size() / sizeof(float));
+    std::memcpy(values.data(), entry.data.data(), entry.data.size());
+  }
+  return tensors;
+}
+
+}  // namespace mft::testing

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs the real `mft-worker train` on a fixture of tests/fixtures/train.
+#pragma once
+
+#include <sys/types.h>
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common/base/json.h"
+#include "common/config/job_spec.h"
+#include "common/journal/record.h"
+
+namespace mft::testing {
+
+struct Ended {
+  int exit_code = -1;
+  int signal = 0;
+  std::string log;  // its stderr
+};
+
+// A job on the data and the model of a fixture, in a directory of the test's. Each start is an
+// attempt of its own.
+class TrainRun {
+ public:
+  // The job that the fixture's config.json describes: packing `reference`, no shuffling, fp32.
+  TrainRun(const std::string& directory, const std::string& fixture);
+
+  JobSpec spec;
+  std::map<std::string, std::string> environment;
+
+  // Writes job.json and attempt.json and starts the worker.
+  void Start();
+  Ended Wait();
+  Ended Run() {
+    Start();
+    return Wait();
+  }
+  // Waits until the journal has a record that `wanted` likes; false if the worker ends first.
+  bool WaitFor(const std::function<bool(const Record&)>& wanted) const;
+  void Signal(int signal) const;
+  pid_t pid() const { return pid_; }
+
+  std::vector<Record> Journal() const;  // of the newest attempt
+  template <typename Body>
+  std::vector<Body> Records() const {
+    std::vector<Body> bodies;
+    for (const Record& record : Journal()) {
+      if (const Body* body = std::get_if<Body>(&record.body)) {
+        bodies.push_back(*body);
+      }
+    }
+    return bodies;
+  }
+  std::string RunFile(const std::string& name) const { return spec.run_dir + "/" + name; }
+  std::string Checkpoint(int64_t step) const;
+  std::string fixture_dir() const { return fixture_dir_; }
+
+ private:
+  std::string AttemptDir() const;
+
+  std::string directory_;
+  std::string fixture_dir_;
+  int attempt_ = 0;
+  pid_t pid_ = -1;
+};
+
+// Every value of an fp32 or bf16 safetensors file, by tensor.
+std::map<std::string, std::vector<float>> ReadTensors(const std::string& path);
+
+}  // namespace mft::testing

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole path of a training job against trajectories of mistral-finetune's own code in float64
+// (tests/fixtures/train/README.md has the tolerances).
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "common/base/files.h"
+#include "tests/support/fixtures.h"
+#include "tests/support/temp_dir.h"
+#include "tests/worker/train/train_run.h"
+
+namespace mft {
+namespace {
+
+using testing::ReadJsonLines;
+using testing::ReadTensors;
+using testing::TempDir;
+using testing::TrainRun;
+
+struct Case {
+  const char* fixture;
+  const char* loss_norm;
+  bool recompute;
+  bool long_documents = false;  // the fixture evaluates them whole, we split them at seq_len
+};
+
+class Trajectory : public ::testing::TestWithParam<Case> {};
+
+void ExpectWeightsNear(const std::string& path, const std::string& expected_path) {
+  const auto actual = ReadTensors(path);
+  const auto expected = ReadTensors(expected_path);
+  ASSERT_EQ(actual.size(), expected.size());
+  for (const auto& [name, values] : expected) {
+    ASSERT_TRUE(actual.contains(name)) << name;
+    ASSERT_EQ(actual.at(name).size(), values.size()) << name;
+    for (size_t i = 0; i < values.size(); ++i) {
+      ASSERT_NEAR(actual.at(name)[i], values[i], 2e-4) << name << " at " << i;
+    }
+  }
+}
+
+TEST_P(Trajectory, EqualsTheReference) {
+  TempDir dir;
+  TrainRun run(dir.path(), GetParam().fixture);
+  run.spec.mftd.loss_norm = GetParam().loss_norm;
+  run.spec.checkpoint = GetParam().recompute;
+  run.spec.no_eval = false;
+  const testing::Ended ended = run.Run();
+  ASSERT_EQ(ended.exit_code, 0) << ended.log;
+
+  const std::string stem = run.fixture_dir() + "/";
+  const auto expected = ReadJsonLines(stem + "expected." + GetParam().loss_norm + ".jsonl");
+  const auto steps = run.Records<StepRecord>();
+  ASSERT_EQ(steps.size(), expected.size());
+  for (size_t i = 0; i < steps.size(); ++i) {
+    SCOPED_TRACE(i + 1);
+    const Json& want = expected[i];
+    EXPECT_EQ(steps[i].step, want["step"].get<int64_t>());
+    EXPECT_NEAR(steps[i].loss / want["loss"].get<double>(), 1, 2e-6);
+    EXPECT_NEAR(steps[i].grad_norm / want["grad_norm"].get<double>(), 1, 2e-5);
+    EXPECT_NEAR(steps[i].learning_rate, want["lr"].get<double>(), 1e-9);
+    EXPECT_NEAR(steps[i].beta1, want["beta1"].get<double>(), 1e-9);
+    EXPECT_EQ(steps[i].loss_tokens, want["loss_tokens"].get<int64_t>());
+    EXPECT_DOUBLE_EQ(steps[i].perplexity, std::exp(steps[i].loss));
+  }
+  ExpectWeightsNear(run.Checkpoint(run.spec.max_steps) + "/consolidated/lora.safetensors",
+                    stem + "final." + GetParam().loss_norm + ".safetensors");
+
+  if (GetParam().long_documents) {
+    return;
+  }
+  const Json eval =
+      ParseJson(ReadFile(stem + "expected_eval." + GetParam().loss_norm + ".json").value()).value();
+  const auto evals = run.Records<EvalRecord>();
+  ASSERT_EQ(evals.size(), 1U);
+  EXPECT_EQ(evals[0].loss_tokens, eval["loss_tokens"].get<int64_t>());
+  EXPECT_NEAR(evals[0].eval_loss / eval["eval_loss"].get<double>(), 1, 1e-5);
+  EXPECT_NEAR(evals[0].perplexity / eval["perplexity"].get<double>(), 1, 1e-4);
+}
+
+INSTANTIATE_TEST_SUITE_P(Fixtures,
+                         Trajectory,
+                         ::testing::Values(Case{"dense", "token", true},
+                                           Case{"dense", "reference", false},
+                                           Case{"dense-headdim", "token", false},
+                                           Case{"dense-headdim", "reference", true},
+                                           Case{"extended/dense-tiny", "token", true},
+                                           Case{"extended/dense-headdim", "token", true, true},
+                                           Case{
+                                               "extended/dense-headdim", "reference", true, true}));
+
+}  // namespace
+}  // namespace mft

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// mft-worker: one rank of a training job, or a model that answers.
+#include <algorithm>
+#include <functional>
+#include <iostream>
+#include <new>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include <CLI/CLI.hpp>
+
+#include "common/base/clock.h"
+#include "common/base/json.h"
+#include "common/base/log.h"
+#include "common/base/strings.h"
+#include "common/config/job_file.h"
+#include "common/journal/record.h"
+#include "worker/infer/commands.h"
+#include "worker/kernels/cpu_runtime.h"
+#include "worker/kernels/kernels.h"
+#include "worker/model/status_error.h"
+#include "worker/train/reporter.h"
+#include "worker/train/session.h"
+#include "worker/train/stop_signals.h"
+#include "worker/train/train_context.h"
+#include "worker/train/trainer.h"
+
+namespace mft {
+namespace {
+
+constexpr int kExitUsage = 2;
+constexpr int kExitInterrupted = 130;
+
+// LibTorch's messages go on with a stack trace.
+std::string FirstLine(const char* text) {
+  const std::string message = text;
+  return message.substr(0, message.find('\n'));
+}
+
+// The one catch: whatever was thrown, as a Status.
+Status Guard(const std::function<Status()>& work) {
+  try {
+    return work();
+  } catch (const StatusError& error) {
+    return error.status();
+  } catch (const std::bad_alloc&) {
+    return {Code::kResourceExhausted, "OUT_OF_MEMORY", "no memory left"};
+  } catch (const std::exception& error) {
+    return Internal(FirstLine(error.what()));
+  }
+}
+
+FinalRecord FinalOf(const Status& status, int64_t step) {
+  // A full disk ends no job: the newest checkpoint is good, and somebody has to make room.
+  const bool stopped = status.reason() == kReasonDiskFull;
+  return {.outcome = stopped ? "stopped" : "failed",
+          .step = step,
+          .code = static_cast<int>(status.code()),
+          .reason = status.reason(),
+          .message = status.message()};
+}
+
+int ExitCodeOf(const FinalRecord& record) {
+  if (record.outcome == "done") {
+    return 0;
+  }
+  return record.code == 0 ? kExitInterrupted : ExitCodeFor(static_cast<Code>(record.code));
+}
+
+// The attempt's id, before anything else of its files is known to be readable.
+std::string AttemptId(const TrainArgs& args) {
+  const auto from_environment = ProcessGetenv("MFT_ATTEMPT");
+  if (from_environment.has_value()) {
+    return *from_environment;
+  }
+  const auto file = ReadAttemptFile(StrCat(args.attempt_dir, "/attempt.json"));
+  return file.ok() ? file->attempt_id : std::string();
+}
+
+int Train(const TrainArgs& args) {
+  StopSignals signals;
+  const Clock& clock = SystemClock();
+  auto reporter = Reporter::Open(
+      {.attempt_dir = args.attempt_dir, .attempt_id = AttemptId(args)}, signals, clock);
+  if (!reporter.ok()) {
+    LogError(reporter.status().message());
+    return ExitCodeFor(reporter.status().code());
+  }
+  FinalRecord last;
+  const Status status = Guard([&]() -> Status {
+    MFT_RETURN_IF_ERROR((*reporter)->Phase(kPhaseStarting));
+    MFT_ASSIGN_OR_RETURN(TrainContext context, LoadTrainContext(args, ProcessGetenv));
+    const auto session = OpenSession(std::move(context), **reporter, clock);
+    last = Trainer(*session, **reporter, signals, clock).Run();
+    return Status::Ok();
+  });
+  if (!status.ok()) {
+    last = FinalOf(status, (*reporter)->last_step());
+  }
+  (*reporter)->Final(last);
+  return ExitCodeOf(last);
+}
+
+int Report(const Status& status) {
+  if (!status.ok()) {
+    LogError(status.message());
+  }
+  return ExitCodeFor(status.code());
+}
+
+int Info(const std::string& format) {
+  const int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  const Json info = {{"program", "mft-worker"},
+                     {"build", std::string(BuildId())},
+                     {"torch", TorchVersion()},
+                     {"devices", {"cpu"}},
+                     {"cpu_capability", CpuCapability()},
+                     {"kernels", std::string(CpuKernels().name)},
+                     {"precisions", {"fp32"}},
+                     {"cores", threads},
+                     {"memory_bytes", ReadProcessMemory().resident_bytes}};
+  if (format == "json") {
+    std::cout << DumpJson(info) << '\n';
+    return 0;
+  }
+  for (const auto& [key, value] : info.items()) {
+    std::cout << key << ": " << (value.is_string() ? value.get<std::string>() : DumpJson(value))
+              << '\n';
+  }
+  return 0;
+}
+
+void AddEngineOptions(CLI::App& command, EngineOptions& options, int& threads) {
+  command.add_option("--model", options.model_dir, "Model directory")->required();
+  command.add_option("--adapter", options.adapter, "lora.safetensors, or a checkpoint");
+  command.add_option(
+      "--scaling", options.scaling, "Of the adapter; default: its params.json, else 2");
+  command.add_option("--context", options.context_tokens, "Most tokens of prompt and answer");
+  command.add_option("--threads", threads, "CPU threads; default: all cores")
+      ->check(CLI::PositiveNumber);
+}
+
+int Main(int argc, char** argv) {
+  SetLogProgram("mft-worker");
+  CLI::App app{"mft-worker: trains LoRA adapters for Mistral models, and answers with them"};
+  app.require_subcommand(1);
+  int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+
+  TrainArgs train_args;
+  CLI::App* train = app.add_subcommand("train", "Run one rank of a training job");
+  train->add_option("--job", train_args.job, "job.json, or a job file (.yaml)")->required();
+  train->add_option(
+      "--attempt-dir", train_args.attempt_dir, "Where attempt.json is and the journal goes");
+  train->add_option("--data-cache", train_args.data_cache, "Token cache (mft-data prepare)");
+
+  GenerateArgs generate_args;
+  CLI::App* generate = app.add_subcommand("generate", "Answer one prompt, or JSON lines on stdin");
+  AddEngineOptions(*generate, generate_args.engine, threads);
+  generate->add_option("--prompt", generate_args.prompt, "The user's message");
+  generate->add_option("--system-prompt", generate_args.system_prompt, "The system's message");
+  generate->add_option("--max-tokens", generate_args.max_tokens, "Of the answer")
+      ->check(CLI::PositiveNumber);
+  generate
+      ->add_option("--temperature", generate_args.temperature, "0: the most likely token each time")
+      ->check(CLI::NonNegativeNumber);
+  generate->add_option("--top-p", generate_args.top_p, "Share of the probability to choose from")
+      ->check(CLI::Range(0.0, 1.0));
+  generate->add_option("--seed", generate_args.seed, "Same seed, same answer");
+
+  EngineOptions logits_options;
+  CLI::App* logits =
+      app.add_subcommand("logits", "Logits of every position of token ids, JSON lines on stdin");
+  AddEngineOptions(*logits, logits_options, threads);
+
+  std::string format = "text";
+  CLI::App* info = app.add_subcommand("info", "Build, devices, versions");
+  info->add_option("-o,--output", format, "text or json")->check(CLI::IsMember({"text", "json"}));
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  if (train->parsed()) {
+    return Train(train_args);
+  }
+  if (info->parsed()) {
+    return Info(format);
+  }
+  SetCpuThreads(threads);
+  return Report(Guard([&] {
+    return generate->parsed() ? RunGenerate(generate_args, std::cin, std::cout)
+                              : RunLogits(logits_options, std::cin, std::cout);
+  }));
+}
+
+}  // namespace
+}  // namespace mft
+
+int main(int argc, char** argv) {
+  return mft::Main(argc, argv);
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// The files of a checkpoint, written and read (layout: worker/README.md).
+#pragma once
+
+#include <string>
+
+#include "common/base/status.h"
+#include "common/checkpoint/model_params.h"
+#include "worker/model/lora_store.h"
+#include "worker/train/run_state.h"
+
+namespace mft {
+
+// What goes into a checkpoint. `adapters` is borrowed for the call.
+struct CheckpointContents {
+  LoraStore& adapters;
+  RunState state;
+  ModelParams model;
+  LoraParams lora;
+  bool bf16 = false;           // type of lora.safetensors: bf16, or fp32
+  std::string base_weights;    // not "": the merged model is written instead of the adapter
+  std::string tokenizer_file;  // copied; "" where the model directory has none
+};
+
+// Writes consolidated/ and state/ into `directory`; PublishCheckpoint calls it.
+Status WriteCheckpointFiles(const std::string& directory, const CheckpointContents& contents);
+
+// Reads master weights and moments. FAILED_PRECONDITION where the checkpoint is of another adapter.
+Status ReadOptimizerState(const std::string& checkpoint_dir, LoraStore& adapters);
+
+}  // namespace mft

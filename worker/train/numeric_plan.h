@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// What changes numbers without changing the job: chosen once, stored in each checkpoint, used again
+// on resume (numerics.md, "What is semantics and what is execution").
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "common/base/json.h"
+
+namespace mft {
+
+struct NumericPlan {
+  std::string precision = "fp32";
+  int64_t chunk_rows = 0;       // T
+  int64_t loss_chunk_rows = 0;  // rows of a chunk of logits
+  int threads = 1;
+  std::string kernels;         // "cpu-avx512"
+  std::string cpu_capability;  // LibTorch's, for its matrix products
+  std::string torch_version;
+  std::string build;
+};
+
+struct PlanWish {
+  int64_t chunk_rows = 0;
+  int64_t min_chunk_rows = 0;  // what the job's longest segment needs
+  int64_t loss_chunk_rows = 0;
+  int threads = 1;             // at most
+  bool threads_fixed = false;  // the user asked for this number
+};
+
+// As wished, except that what `previous` (a checkpoint's plan, or null) had is kept where possible.
+NumericPlan ChoosePlan(const PlanWish& wish, const Json& previous);
+Json PlanToJson(const NumericPlan& plan);
+
+}  // namespace mft

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything that a rank tells: journal, metric files, heartbeat, and lines on stderr.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "common/journal/heartbeat.h"
+#include "common/journal/writer.h"
+#include "worker/train/metrics_log.h"
+#include "worker/train/stop_signals.h"
+
+namespace mft {
+
+inline constexpr std::string_view kReasonDiskFull = "DISK_FULL";
+
+// Threads: one at a time.
+class Reporter {
+ public:
+  struct Options {
+    std::string
+        attempt_dir;  // of rank-N.jsonl and rank-N.beat; "": stand-alone, neither is written
+    std::string attempt_id;
+    int rank = 0;
+    // A full disk (durability.md, "States"): how often to try again, and for how long.
+    std::chrono::milliseconds disk_retry{10'000};
+    std::chrono::milliseconds disk_give_up{30 * 60 * 1000};
+  };
+  // `signals` and `clock` must outlive the reporter.
+  static Result<std::unique_ptr<Reporter>> Open(const Options& options,
+                                                const StopSignals& signals,
+                                                const Clock& clock);
+
+  // From here on steps and evaluations go to run_dir's metric files too.
+  Status OpenMetrics(const MetricsLog::Options& options);
+  MetricsLengths metrics_lengths() const;
+
+  Status Phase(std::string_view phase, std::string_view detail = {});
+  Status Resumed(int64_t from_step);
+  Status Step(const StepRecord& step);
+  Status Eval(const EvalRecord& eval);
+  Status Checkpoint(const CheckpointRecord& checkpoint);  // synced
+  // The last record, synced. Tried once: what it cannot say on a full disk, the exit code does.
+  void Final(const FinalRecord& final_record);
+  // Best effort, as all that is only read by people.
+  void Message(LogLevel level, std::string_view text);
+  void Beat(int64_t step);
+  int64_t last_step() const { return step_; }
+
+  // Runs `work`; while it fails for lack of disk space, waits and runs it again, so it must be
+  // repeatable. RESOURCE_EXHAUSTED (DISK_FULL) after `disk_give_up`, or when a stop is requested
+  // meanwhile.
+  Status Persist(const std::function<Status()>& work);
+
+ private:
+  Reporter(Options options, const StopSignals& signals, const Clock& clock)
+      : options_(std::move(options)),
+        signals_(signals),
+        clock_(clock),
+        started_micros_(clock.BoottimeMicros()) {}
+  Status Append(RecordBody body);  // with Persist
+  Status WaitForDisk(Status status, const std::function<Status()>& work);
+  double SecondsSinceStart() const;
+  void Line(std::string_view logger, LogLevel level, std::string_view text) const;
+
+  const Options options_;
+  const StopSignals& signals_;
+  const Clock& clock_;
+  const int64_t started_micros_;
+  std::unique_ptr<JournalWriter> journal_;
+  std::unique_ptr<HeartbeatWriter> heartbeat_;
+  std::unique_ptr<MetricsLog> metrics_;
+  std::string phase_;
+  int64_t step_ = 0;  // of the last heartbeat
+};
+
+// Resident memory of this process, now and at its peak (VmRSS, VmHWM); 0 where unknown.
+struct ProcessMemory {
+  int64_t resident_bytes = 0;
+  int64_t peak_bytes = 0;
+};
+ProcessMemory ReadProcessMemory();
+
+}  // namespace mft

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/files.h"
+#include "common/base/strings.h"
+#include "common/config/yaml_reader.h"
+#include "common/tokenizer/tokenizer.h"
+#include "worker/kernels/cpu_runtime.h"
+#include "worker/model/adapter_file.h"
+#include "worker/model/status_error.h"
+#include "worker/train/checkpointer.h"
+#include "worker/train/chunks.h"
+#include "worker/train/lora_init.h"
+#include "worker/train/numeric_plan.h"
+#include "worker/train/resume.h"
+
+namespace mft {
+
+namespace {
+constexpr int kWorldSize = 1;
+constexpr int kRank = 0;
+
+void CheckPrecision(const JobSpec& spec) {
+  const std::string& precision = spec.mftd.precision;
+  if (precision != "auto" && precision != "fp32") {
+    throw StatusError(Unimplemented(
+        StrCat("mftd.precision ", precision, ": this build computes in fp32 on the CPU")));
+  }
+}
+
+void OpenRunDir(Session& session) {
+  const JobSpec& spec = session.spec();
+  session.run_dir = std::make_unique<RunDir>(
+      ValueOrThrow(RunDir::Open(spec.run_dir, session.context.job.job_id)));
+  ThrowIfError(WriteFileAtomic(JoinPath(spec.run_dir, "args.yaml"), JobSpecToYaml(spec)));
+}
+
+void OpenData(Session& session) {
+  const JobSpec& spec = session.spec();
+  session.cache = ValueOrThrow(TokenCache::Open(session.context.data_cache));
+  const int64_t vocab_size = session.weights->params().vocab_size;
+  if (session.cache->vocab_size() > vocab_size) {
+    throw StatusError(FailedPrecondition(StrCat(session.context.data_cache,
+                                                ": made for a vocabulary of ",
+                                                session.cache->vocab_size(),
+                                                ", the model in ",
+                                                spec.model_id_or_path,
+                                                " has ",
+                                                vocab_size)));
+  }
+  const BatcherOptions options = ValueOrThrow(BatcherOptionsFor(spec, kWorldSize, kRank));
+  session.batcher = ValueOrThrow(Batcher::Create(*session.cache, options));
+  session.state.data = {.cache = session.cache->content_key(),
+                        .seed = spec.seed,
+                        .seq_len = spec.seq_len,
+                        .packs_per_step = spec.batch_size * spec.num_microbatches * kWorldSize,
+                        .packing = spec.mftd.packing,
+                        .loss_norm = spec.mftd.loss_norm,
+                        .shuffle_text = options.shuffle_text,
+                        .shuffle_instruct = options.shuffle_instruct};
+}
+
+void MakeModel(Session& session) {
+  const JobSpec& spec = session.spec();
+  const ModelParams& params = session.weights->params();
+  session.lora =
+      std::make_unique<LoraStore>(params,
+                                  LoraStoreOptions{.rank = spec.lora.rank,
+                                                   .scaling = spec.lora.scaling,
+                                                   .target_modules = spec.mftd.target_modules});
+  session.model = std::make_unique<Transformer>(
+      *session.weights,
+      *session.lora,
+      CpuKernels(),
+      TransformerOptions{
+          .policy = spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing,
+          .max_rows = session.chunk_rows,
+          .max_positions = spec.seq_len});
+}
+
+void ReadInitAdapter(Session& session, Reporter& reporter) {
+  const JobSpec& spec = session.spec();
+  ThrowIfError(ReadAdapter(spec.mftd.init_adapter, *session.lora).WithContext("mftd.init_adapter"));
+  const AdapterInfo info =
+      ValueOrThrow(InspectAdapter(spec.mftd.init_adapter, session.weights->params()));
+  if (info.scaling.has_value() && *info.scaling != spec.lora.scaling) {
+    reporter.Message(LogLevel::kWarning,
+                     StrCat("mftd.init_adapter was trained with scaling ",
+                            *info.scaling,
+                            ", this job has lora.scaling ",
+                            spec.lora.scaling));
+  }
+}
+
+void InitAdapter(Session& session) {
+  for (const LoraStore::Tensor& tensor : session.lora->tensors()) {
+    if (tensor.name.ends_with(".lora_A.weight")) {
+      InitLoraA(session.spec().seed,
+                tensor.name,
+                tensor.cols,
+                false,
+                session.lora->master().subspan(static_cast<size_t>(tensor.offset),
+                                               static_cast<size_t>(tensor.rows * tensor.cols)));
+    }
+  }
+}
+
+// Restores the state of `point`, or begins at step 0.
+void RestoreState(Session& session, const ResumePoint& point, Reporter& reporter) {
+  for (const std::string& note : point.notes) {
+    reporter.Message(LogLevel::kWarning, note);
+  }
+  session.state = point.state;
+  if (point.checkpoint_dir.empty() && session.spec().mftd.init_adapter.empty()) {
+    InitAdapter(session);
+  } else if (point.checkpoint_dir.empty()) {
+    ReadInitAdapter(session, reporter);
+  } else {
+    ThrowIfError(reporter.Phase(kPhaseResuming, point.checkpoint_dir));
+    ThrowIfError(ReadOptimizerState(point.checkpoint_dir, *session.lora));
+    session.saved_step = point.own ? point.state.step : 0;
+    const std::string differences = DescribePlanDifferences(point.plan, session.plan);
+    if (!differences.empty()) {
+      reporter.Message(LogLevel::kWarning,
+                       StrCat("the remaining steps are equal to an undisturbed run up to rounding, "
+                              "not bit by bit: ",
+                              differences));
+    }
+  }
+  ThrowIfError(reporter.Resumed(session.state.step));
+}
+
+void OpenMetrics(const Session& session, Reporter& reporter, const Clock& clock) {
+  ThrowIfError(reporter.OpenMetrics({.run_dir = session.spec().run_dir,
+                                     .wall_micros = clock.WallMicros(),
+                                     .with_eval = !session.eval_chunks.empty(),
+                                     .resume_step = session.state.step,
+                                     .lengths = session.state.metrics}));
+}
+
+// Models for pre-tokenised data need no tokenizer; several files are an error of the directory.
+std::string TokenizerFileOf(const std::string& model_dir) {
+  const auto file = FindTokenizerFile(model_dir);
+  if (!file.ok() && file.status().code() != Code::kNotFound) {
+    throw StatusError(file.status());
+  }
+  return file.ok() ? *file : std::string();
+}
+}  // namespace
+
+std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, const Clock& clock) {
+  auto session = std::make_unique<Session>();
+  session->context = std::move(context);
+  const JobSpec& spec = session->spec();
+  CheckPrecision(spec);
+  OpenRunDir(*session);
+
+  ThrowIfError(reporter.Phase(kPhaseLoading, spec.model_id_or_path));
+  session->weights = ValueOrThrow(LoadResidentWeights(spec.model_id_or_path));
+  session->tokenizer_file = TokenizerFileOf(spec.model_id_or_path);
+  OpenData(*session);
+  session->schedule = {.peak_lr = spec.optim.lr,
+                       .total_steps = spec.max_steps,
+                       .pct_start = spec.optim.pct_start,
+                       .cycle_beta1 = spec.mftd.beta1 == "cycle"};
+
+  const ResumePoint point =
+      ValueOrThrow(FindResumePoint(spec, session->state.data, session->context.attempt_id));
+  const NumericPlan plan =
+      ChoosePlan({.chunk_rows = MaxChunkRows(spec.seq_len, spec.batch_size),
+                  .min_chunk_rows = spec.seq_len,
+                  .loss_chunk_rows = LossChunkRows(session->weights->params().vocab_size),
+                  .threads = session->context.threads,
+                  .threads_fixed = spec.mftd.threads > 0},
+                 point.plan);
+  SetCpuThreads(plan.threads);
+  session->chunk_rows = plan.chunk_rows;
+  session->plan = PlanToJson(plan);
+
+  MakeModel(*session);
+  RestoreState(*session, point, reporter);
+  if (!spec.no_eval) {
+    session->eval_chunks = ValueOrThrow(
+        EvalBatches(*session->cache, spec.seq_len, session->chunk_rows, kWorldSize, kRank));
+  }
+  OpenMetrics(*session, reporter, clock);
+  return session;
+}
+
+}  // namespace mft

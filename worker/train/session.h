@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything that a training attempt holds from its first to its last step.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/json.h"
+#include "common/dataset/batcher.h"
+#include "common/dataset/token_cache.h"
+#include "worker/model/transformer.h"
+#include "worker/train/reporter.h"
+#include "worker/train/run_dir.h"
+#include "worker/train/run_state.h"
+#include "worker/train/schedule.h"
+#include "worker/train/train_context.h"
+
+namespace mft {
+
+struct Session {
+  TrainContext context;
+  std::unique_ptr<RunDir> run_dir;
+  std::unique_ptr<TokenCache> cache;
+  std::unique_ptr<Batcher> batcher;
+  std::vector<MicroBatch> eval_chunks;  // empty: nothing to evaluate
+  std::unique_ptr<WeightSource> weights;
+  std::unique_ptr<LoraStore> lora;
+  std::unique_ptr<Transformer> model;
+  std::string tokenizer_file;  // copied into checkpoints; "" where the model has none
+  ScheduleOptions schedule;
+  int64_t chunk_rows = 0;
+  Json plan;               // the numeric plan, as stored in checkpoints
+  RunState state;          // where the run stands
+  int64_t saved_step = 0;  // step of the newest checkpoint of this run_dir; 0: none
+
+  const JobSpec& spec() const { return context.job.spec; }
+};
+
+// Takes run_dir, loads model and data, finds where to begin and restores that state. Throws
+// StatusError naming what is wrong.
+std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, const Clock& clock);
+
+}  // namespace mft

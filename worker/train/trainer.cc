@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/trainer.h"
+
+#include <cmath>
+#include <utility>
+
+#include "common/base/strings.h"
+#include "common/checkpoint/checkpoint_dir.h"
+#include "common/checkpoint/model_files.h"
+#include "worker/model/status_error.h"
+#include "worker/train/adamw.h"
+#include "worker/train/checkpointer.h"
+#include "worker/train/chunks.h"
+#include "worker/train/grad_clip.h"
+#include "worker/train/grad_sync.h"
+
+namespace mft {
+
+namespace {
+// With `nonfinite: skip`, a run that only ever skips learns nothing more.
+constexpr int64_t kMaxSkipsInARow = 100;
+
+Rows RowsOf(const MicroBatch& chunk) {
+  return {.tokens = chunk.x,
+          .targets = chunk.y,
+          .row_weight = chunk.row_weight,
+          .cu_seqlens = chunk.cu_seqlens};
+}
+
+bool IsDue(int64_t step, int64_t frequency) {
+  return frequency > 0 && step % frequency == 0;
+}
+
+class StopWatch {
+ public:
+  explicit StopWatch(const Clock& clock) : clock_(clock), start_(clock.BoottimeMicros()) {}
+  double seconds() const { return static_cast<double>(clock_.BoottimeMicros() - start_) / 1e6; }
+
+ private:
+  const Clock& clock_;
+  const int64_t start_;
+};
+}  // namespace
+
+Trainer::Trainer(Session& session, Reporter& reporter, StopSignals& signals, const Clock& clock)
+    : session_(session), reporter_(reporter), signals_(signals), clock_(clock) {}
+
+FinalRecord Trainer::Run() {
+  if (IsLast()) {
+    return End("done", "", "the newest checkpoint is that of the last step");
+  }
+  ThrowIfError(reporter_.Phase(kPhaseTraining));
+  while (!IsLast()) {
+    if (signals_.stop_requested()) {
+      return Stop();
+    }
+    const StepResult result = TrainStep(session_.state.step + 1);
+    if (!result.finite && session_.spec().mftd.nonfinite != "skip") {
+      return EndOnNonfinite(result);
+    }
+    ++session_.state.step;
+    ReportStep(result, !result.finite);
+    skips_in_a_row_ = result.finite ? 0 : skips_in_a_row_ + 1;
+    if (skips_in_a_row_ == kMaxSkipsInARow) {
+      return EndOnNonfinite(result);
+    }
+    AfterStep();
+  }
+  return End("done", "", "");
+}
+
+// One optimizer step. Nothing that a checkpoint holds changes before the last statement.
+Trainer::StepResult Trainer::TrainStep(int64_t step) {
+  const StopWatch watch(clock_);
+  const JobSpec& spec = session_.spec();
+  LoraStore& lora = *session_.lora;
+
+  // Fetch
+  StepBatch batch = ValueOrThrow(session_.batcher->Step(step));
+  StepResult result{.rates = RatesAt(session_.schedule, step),
+                    .loss_tokens = batch.loss_tokens,
+                    .tokens = batch.tokens};
+  // Forward, loss, backward: row weights are normalised over the whole step, so sums just add up
+  lora.ZeroGrad();
+  for (MicroBatch& micro : batch.micro) {
+    for (const MicroBatch& chunk : SplitIntoChunks(std::move(micro), session_.chunk_rows)) {
+      result.loss += session_.model->ForwardBackward(RowsOf(chunk));
+    }
+  }
+  // Sync
+  result.loss = SumOverRanks(lora.grad(), result.loss);
+  // Clip
+  result.grad_norm = std::sqrt(SumOfSquares(lora.grad()));
+  const double clip = ClipFactor(result.grad_norm, spec.max_norm);
+  // Check finite
+  result.finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
+  // Step
+  if (result.finite) {
+    AdamWUpdate(
+        {.weight = lora.master(), .grad = lora.grad(), .m = lora.moment1(), .v = lora.moment2()},
+        {.lr = result.rates.lr,
+         .beta1 = result.rates.beta1,
+         .weight_decay = spec.optim.weight_decay,
+         .grad_scale = clip,
+         .update = ++session_.state.updates});
+  }
+  result.seconds = watch.seconds();
+  return result;
+}
+
+void Trainer::ReportStep(const StepResult& result, bool skipped) {
+  const JobSpec& spec = session_.spec();
+  // A step that ends the run has not been counted.
+  const int64_t step = session_.state.step + (!result.finite && !skipped ? 1 : 0);
+  ++steps_done_;
+  tokens_done_ += result.tokens;
+  train_seconds_ += result.seconds;
+  session_.state.train_loss = result.loss;
+  reporter_.Beat(session_.state.step);
+  if (result.finite && !IsDue(step, spec.log_freq) && !IsLast()) {
+    return;
+  }
+  const ProcessMemory memory = ReadProcessMemory();
+  const double mean_seconds = train_seconds_ / static_cast<double>(steps_done_);
+  ThrowIfError(
+      reporter_.Step({.step = step,
+                      .max_steps = spec.max_steps,
+                      .loss = result.loss,
+                      .perplexity = std::exp(result.loss),
+                      .learning_rate = result.rates.lr,
+                      .beta1 = result.rates.beta1,
+                      .grad_norm = result.grad_norm,
+                      .loss_tokens = result.loss_tokens,
+                      .tokens = result.tokens,
+                      .step_seconds = result.seconds,
+                      .tokens_per_second = static_cast<double>(result.tokens) / result.seconds,
+                      .mean_tokens_per_second = static_cast<double>(tokens_done_) / train_seconds_,
+                      .eta_seconds = mean_seconds * static_cast<double>(spec.max_steps - step),
+                      .peak_memory_bytes = memory.peak_bytes,
+                      .memory_bytes = memory.resident_bytes,
+                      .nonfinite = !result.finite,
+                      .skipped = skipped}));
+}
+
+// Evaluation, checkpoint: what may be due at the boundary after a step.
+void Trainer::AfterStep() {
+  const JobSpec& spec = session_.spec();
+  const int64_t step = session_.state.step;
+  if (!session_.eval_chunks.empty() && (IsDue(step, spec.eval_freq) || IsLast())) {
+    Evaluate();
+  }
+  const bool due = !spec.no_ckpt && (IsDue(step, spec.ckpt_freq) || IsLast());
+  const bool asked = signals_.TakeCheckpointRequest();
+  if (due || asked) {
+    SaveCheckpoint();
+  }
+}
+
+// Mean over all loss tokens of all samples: how they are grouped does not matter.
+void Trainer::Evaluate() {
+  const StopWatch watch(clock_);
+  ThrowIfError(reporter_.Phase(kPhaseEvaluating));
+  double sum = 0;
+  int64_t loss_tokens = 0;
+  for (const MicroBatch& chunk : session_.eval_chunks) {
+    sum += session_.model->Loss(RowsOf(chunk));
+    loss_tokens += chunk.loss_tokens;
+    reporter_.Beat(session_.state.step);
+  }
+  const double loss = sum / static_cast<double>(loss_tokens);
+  ThrowIfError(reporter_.Eval({.step = session_.state.step,
+                               .eval_loss = loss,
+                               .perplexity = std::exp(loss),
+                               .train_loss = session_.state.train_loss,
+                               .loss_tokens = loss_tokens,
+                               .seconds = watch.seconds()}));
+  ThrowIfError(reporter_.Phase(kPhaseTraining));
+}
+
+void Trainer::SaveCheckpoint() {
+  const int64_t step = session_.state.step;
+  if (step == session_.saved_step) {
+    return;
+  }
+  const StopWatch watch(clock_);
+  const JobSpec& spec = session_.spec();
+  ThrowIfError(reporter_.Phase(kPhaseSaving, StrCat("step ", step)));
+  session_.state.max_steps = spec.max_steps;
+  session_.state.metrics = reporter_.metrics_lengths();
+  const CheckpointContents contents{
+      .adapters = *session_.lora,
+      .state = session_.state,
+      .model = session_.weights->params(),
+      .lora = {.enable = true,
+               .rank = spec.lora.rank,
+               .dropout = spec.lora.dropout,
+               .scaling = spec.lora.scaling},
+      .base_weights =
+          spec.save_adapters ? "" : ValueOrThrow(FindModelWeights(spec.model_id_or_path)),
+      .tokenizer_file = session_.tokenizer_file};
+  const Manifest manifest{.step = step,
+                          .attempt = session_.context.attempt,
+                          .job_id = session_.context.job.job_id,
+                          .plan = session_.plan};
+  int64_t bytes = 0;
+  ThrowIfError(reporter_.Persist([&]() -> Status {
+    MFT_ASSIGN_OR_RETURN(
+        bytes, PublishCheckpoint(spec.run_dir, manifest, [&](const std::string& directory) {
+          return WriteCheckpointFiles(directory, contents);
+        }));
+    return Status::Ok();
+  }));
+  session_.saved_step = step;
+  ThrowIfError(
+      reporter_.Checkpoint({.step = step,
+                            .path = CheckpointDir(spec.run_dir, step),
+                            .size_bytes = bytes,
+                            .seconds = watch.seconds(),
+                            .removed = RemoveOldCheckpoints(spec.run_dir, spec.num_ckpt_keep)}));
+  if (!IsLast()) {
+    ThrowIfError(reporter_.Phase(kPhaseTraining));
+  }
+}
+
+FinalRecord Trainer::EndOnNonfinite(const StepResult& result) {
+  const bool counted = skips_in_a_row_ == kMaxSkipsInARow;
+  const int64_t step = session_.state.step + (counted ? 0 : 1);
+  std::string message = StrCat(
+      "step ", step, ": loss ", result.loss, ", gradient norm ", result.grad_norm, ": not finite");
+  if (counted) {
+    return End("failed",
+               std::string(kReasonNonfinite),
+               StrCat(message, ", as in each of the ", kMaxSkipsInARow, " steps before"));
+  }
+  ReportStep(result, false);
+  if (session_.spec().mftd.nonfinite == "pause") {
+    // The weights are those of the step before.
+    SaveCheckpoint();
+    return End("stopped", std::string(kReasonNonfinite), std::move(message));
+  }
+  return End("failed", std::string(kReasonNonfinite), std::move(message));
+}
+
+FinalRecord Trainer::Stop() {
+  // Before this attempt's first step there is nothing that the newest checkpoint does not have.
+  if (steps_done_ > 0) {
+    SaveCheckpoint();
+  }
+  return End("stopped", "", StrCat("stopped on request after step ", session_.state.step));
+}
+
+FinalRecord Trainer::End(std::string outcome, std::string reason, std::string message) {
+  FinalRecord record{.outcome = std::move(outcome),
+                     .step = session_.state.step,
+                     .reason = std::move(reason),
+                     .message = std::move(message)};
+  if (record.outcome == "failed") {
+    record.code = static_cast<int>(Code::kOutOfRange);
+  }
+  return record;
+}
+
+}  // namespace mft
