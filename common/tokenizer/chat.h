@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Conversations (after parsing and validation) to tokens and loss mask, per instruct version (formats.md 2, finetune-spec 2.6).
+// Conversations (after parsing and validation) to tokens and loss mask, per instruct version
+// (formats.md 2, finetune-spec 2.6).
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@ namespace mft {
 enum class Role { kSystem, kUser, kAssistant, kTool };
 
 struct ToolCall {
-  std::string id;         // "" is none ("null")
+  std::string id;  // "" is none ("null")
   std::string name;
   std::string arguments;  // as given; parsed as JSON where it parses
 };
@@ -48,10 +49,13 @@ struct EncodedSample {
 };
 
 // Training form: the last message is the assistant's; ids of its tool calls are left out.
-Result<EncodedSample> EncodeConversation(const Tokenizer& tokenizer, const Conversation& conversation);
+Result<EncodedSample> EncodeConversation(const Tokenizer& tokenizer,
+                                         const Conversation& conversation);
 
-// Generation form: the tokens up to where the assistant answers; the last message is the user's or a tool's.
-Result<std::vector<int32_t>> EncodePrompt(const Tokenizer& tokenizer, const Conversation& conversation);
+// Generation form: the tokens up to where the assistant answers; the last message is the user's or
+// a tool's.
+Result<std::vector<int32_t>> EncodePrompt(const Tokenizer& tokenizer,
+                                          const Conversation& conversation);
 
 // BOS text EOS, all of it with loss.
 EncodedSample EncodeText(const Tokenizer& tokenizer, std::string_view text);

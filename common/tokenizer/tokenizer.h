@@ -14,6 +14,7 @@
 namespace mft {
 
 enum class TokenizerVersion { kV1, kV2, kV3, kV7, kV11, kV13, kV15 };
+std::string_view TokenizerVersionName(TokenizerVersion version);  // "v3"
 
 // Threads: const calls are safe from any thread.
 class Tokenizer {
@@ -23,7 +24,8 @@ class Tokenizer {
   virtual int32_t vocab_size() const = 0;
   virtual int32_t bos() const = 0;
   virtual int32_t eos() const = 0;
-  // Appends the ids of `text` (valid UTF-8), without BOS or EOS. Special-token text is never parsed as special.
+  // Appends the ids of `text` (valid UTF-8), without BOS or EOS. Special-token text is never parsed
+  // as special.
   virtual void Encode(std::string_view text, std::vector<int32_t>& out) const = 0;
   // Special tokens yield nothing. Ids outside the vocabulary are an error.
   virtual Result<std::string> Decode(std::span<const int32_t> ids) const = 0;
@@ -34,7 +36,8 @@ class Tokenizer {
   virtual const std::string& path() const = 0;
 };
 
-// Recognises the file by name and content (formats.md 1.2). A kind that this build cannot read is UNIMPLEMENTED.
+// Recognises the file by name and content (formats.md 1.2). A kind that this build cannot read is
+// UNIMPLEMENTED.
 Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path);
 
 // The one tokenizer file of a model directory; none or several is an error that lists them.

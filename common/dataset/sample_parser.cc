@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/dataset/sample_parser.h"
+
+#include <charconv>
+
+#include "common/dataset/sample_fields.h"
+
+namespace mft {
+
+namespace {
+using samples::NotNull;
+using samples::Problem;
+using samples::Quote;
+
+Result<PyJson> ParseLine(std::string_view line) {
+  if (!IsValidUtf8(line)) {
+    return Problem("EncodingError", "the line is not valid UTF-8; convert the file to UTF-8");
+  }
+  if (Trim(line).empty()) {
+    return Problem("JSONDecodeError", "blank line; remove it");
+  }
+  if (line.starts_with("\xEF\xBB\xBF")) {
+    return Problem("JSONDecodeError",
+                   "the line begins with a byte order mark; save the file as UTF-8 without it");
+  }
+  auto parsed = ParsePyJson(line);
+  if (!parsed.ok()) {
+    return Problem("JSONDecodeError", StrCat("invalid JSON: ", parsed.status().message()));
+  }
+  if (parsed->has_duplicate) {
+    return Problem("JSONDecodeError",
+                   StrCat("the key \"",
+                          Printable(parsed->duplicate_key, 80),
+                          "\" stands twice in one object; remove one"));
+  }
+  if (!parsed->value.is(PyJson::Kind::kObject)) {
+    return Problem("JSONDecodeError",
+                   StrCat("a line must hold a JSON object, not ",
+                          PyTypeName(parsed->value),
+                          " ",
+                          Quote(parsed->value)));
+  }
+  return std::move(parsed->value);
+}
+
+Result<TextSample> ParseText(const PyJson& object) {
+  const PyJson* text = object.Find("text");
+  const PyJson* content = object.Find("content");
+  if (text != nullptr && content != nullptr) {
+    return Problem("AssertionError", "has both \"text\" and \"content\"; keep one");
+  }
+  const PyJson* value = text != nullptr ? text : content;
+  if (value == nullptr || value->is(PyJson::Kind::kNull)) {
+    return Problem("AssertionError", "needs \"text\" or \"content\", a string");
+  }
+  if (!value->is(PyJson::Kind::kString)) {
+    return Problem("AssertionError",
+                   StrCat("\"",
+                          text != nullptr ? "text" : "content",
+                          "\" must be a string, not ",
+                          Quote(*value)));
+  }
+  return TextSample{value->text};
+}
+
+Result<std::vector<int32_t>> IntList(const PyJson& object, const std::string& key) {
+  const PyJson* list = object.Find(key);
+  if (list == nullptr || !list->is(PyJson::Kind::kList)) {
+    return Problem("TokensFormatError", StrCat("\"", key, "\" must be a list of integers"));
+  }
+  std::vector<int32_t> values;
+  values.reserve(list->items.size());
+  for (const PyJson& item : list->items) {
+    int32_t value = item.boolean ? 1 : 0;
+    const char* end = item.text.data() + item.text.size();
+    const bool is_int = item.is(PyJson::Kind::kInt) &&
+                        std::from_chars(item.text.data(), end, value).ptr == end &&
+                        std::to_string(value) == item.text;
+    if (!is_int && !item.is(PyJson::Kind::kBool)) {
+      return Problem(
+          "TokensFormatError",
+          StrCat(key, "[", values.size(), "]: not an integer of 32 bits: ", Quote(item)));
+    }
+    values.push_back(value);
+  }
+  return values;
+}
+
+Status SameLength(size_t tokens, size_t others, std::string_view key) {
+  if (tokens != others) {
+    return Problem("TokensFormatError",
+                   StrCat("\"", key, "\" has ", others, " elements for ", tokens, " tokens"));
+  }
+  return Status::Ok();
+}
+
+Result<TokenSample> ParseTokens(const PyJson& object) {
+  constexpr int32_t kIgnored = -100;  // Hugging Face's label of a token without loss
+  const bool hugging_face = object.Find("tokens") == nullptr;
+  TokenSample result;
+  MFT_ASSIGN_OR_RETURN(result.sample.tokens,
+                       IntList(object, hugging_face ? "input_ids" : "tokens"));
+  const auto& tokens = result.sample.tokens;
+  result.sample.mask.assign(tokens.size(), 1);
+  const char* key = hugging_face ? "labels" : "mask";
+  if (NotNull(object, key) != nullptr) {
+    MFT_ASSIGN_OR_RETURN(const std::vector<int32_t> values, IntList(object, key));
+    MFT_RETURN_IF_ERROR(SameLength(tokens.size(), values.size(), key));
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (hugging_face ? values[i] != kIgnored && values[i] != tokens[i]
+                       : values[i] != 0 && values[i] != 1) {
+        return Problem("TokensFormatError",
+                       StrCat(key,
+                              "[",
+                              i,
+                              "] is ",
+                              values[i],
+                              "; expected ",
+                              hugging_face ? StrCat("-100 or the token, ", tokens[i]) : "0 or 1"));
+      }
+      result.sample.mask[i] = values[i] == (hugging_face ? kIgnored : 0) ? 0 : 1;
+    }
+  }
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0) {
+      return Problem("TokensFormatError",
+                     StrCat("token ", i, " is ", tokens[i], "; token ids are not negative"));
+    }
+  }
+  return result;
+}
+
+bool HasMessages(const PyJson& object) {
+  return object.Find("messages") != nullptr || object.Find("interactions") != nullptr;
+}
+bool HasTokens(const PyJson& object) {
+  return !HasMessages(object) &&
+         (object.Find("tokens") != nullptr || object.Find("input_ids") != nullptr);
+}
+}  // namespace
+
+Result<Sample> ParseSample(SourceKind kind, std::string_view line) {
+  MFT_ASSIGN_OR_RETURN(const PyJson object, ParseLine(line));
+  if (HasTokens(object)) {
+    MFT_ASSIGN_OR_RETURN(TokenSample sample, ParseTokens(object));
+    return Sample(std::move(sample));
+  }
+  const bool has_text = object.Find("text") != nullptr || object.Find("content") != nullptr;
+  if (kind == SourceKind::kText ||
+      (kind == SourceKind::kEval && has_text && !HasMessages(object))) {
+    MFT_ASSIGN_OR_RETURN(TextSample sample, ParseText(object));
+    return Sample(std::move(sample));
+  }
+  MFT_ASSIGN_OR_RETURN(samples::ParsedConversation parsed, samples::ParseConversation(object));
+  MFT_RETURN_IF_ERROR(samples::CheckConversation(parsed));
+  for (size_t i = 0; i < parsed.weights.size(); ++i) {
+    parsed.conversation.messages[i].train = parsed.weights[i] != 0;
+  }
+  return Sample(std::move(parsed.conversation));
+}
+
+}  // namespace mft

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// JSON as Python's json module reads and writes it (formats.md 2.4): tool definitions, calls and
+// results become tokens through json.dumps(json.loads(text), ensure_ascii=False), so every byte
+// counts.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "common/base/status.h"
+
+namespace mft {
+
+class PyJson {
+ public:
+  enum class Kind { kNull, kBool, kInt, kFloat, kString, kList, kObject };
+  using Member = std::pair<std::string, PyJson>;
+
+  Kind kind = Kind::kNull;
+  bool boolean = false;
+  // kString: the text, UTF-8. kInt and kFloat: as Python prints it.
+  std::string text;
+  std::vector<PyJson> items;    // kList
+  std::vector<Member> members;  // kObject, in order of first appearance
+
+  static PyJson String(std::string value);
+  static PyJson List() { return Of(Kind::kList); }
+  static PyJson Object() { return Of(Kind::kObject); }
+  void Add(std::string key, PyJson value) {
+    members.emplace_back(std::move(key), std::move(value));
+  }
+
+  bool is(Kind k) const { return kind == k; }
+  const PyJson* Find(std::string_view key) const;  // nullptr: no such member, or no object
+  // Python's truth value.
+  bool Truthy() const;
+
+ private:
+  static PyJson Of(Kind kind) {
+    PyJson json;
+    json.kind = kind;
+    return json;
+  }
+};
+
+struct PyJsonLimits {
+  int max_depth = 200;
+  size_t max_int_digits = 4300;  // Python's own limit
+};
+
+struct PyJsonParsed {
+  PyJson value;
+  std::string duplicate_key;  // the first key that stood twice in an object ("" none); the last
+                              // value counts
+  bool has_duplicate = false;
+};
+
+// json.loads. INVALID_ARGUMENT with line and column for what is no JSON; OUT_OF_RANGE past a limit,
+// where Python raises something that is no JSONDecodeError.
+Result<PyJsonParsed> ParsePyJson(std::string_view text, const PyJsonLimits& limits = {});
+
+// json.dumps(..., ensure_ascii=False): ", " and ": ".
+std::string DumpPyJson(const PyJson& json);
+
+// The name of a value's Python type in messages: "str", "int", "NoneType".
+std::string_view PyTypeName(const PyJson& json);
+
+}  // namespace mft

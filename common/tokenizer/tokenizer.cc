@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/tokenizer/tokenizer.h"
+
+#include <array>
+#include <filesystem>
+#include <optional>
+
+#include "common/base/files.h"
+#include "common/base/strings.h"
+#include "common/tokenizer/sentencepiece_tokenizer.h"
+
+namespace mft {
+
+namespace {
+struct VersionName {
+  std::string_view name;
+  TokenizerVersion version;
+};
+constexpr std::array kVersions = {VersionName{"v1", TokenizerVersion::kV1},
+                                  VersionName{"v2", TokenizerVersion::kV2},
+                                  VersionName{"v3", TokenizerVersion::kV3},
+                                  VersionName{"v7", TokenizerVersion::kV7},
+                                  VersionName{"v11", TokenizerVersion::kV11},
+                                  VersionName{"v13", TokenizerVersion::kV13},
+                                  VersionName{"v15", TokenizerVersion::kV15}};
+
+bool IsTekkenName(const std::string& name) {
+  return name.find("tekken") != std::string::npos && name.ends_with(".json");
+}
+
+// formats.md 1.2: "x.model" is v1, "x.model.v3" and "x.model.v7m1" name their version.
+std::optional<TokenizerVersion> SentencePieceVersion(const std::string& name) {
+  if (name.ends_with(".model")) {
+    return TokenizerVersion::kV1;
+  }
+  const size_t dot = name.rfind(".model.");
+  if (dot == std::string::npos) {
+    return std::nullopt;
+  }
+  std::string_view suffix = std::string_view(name).substr(dot + 7);
+  if (suffix.ends_with("m1")) {
+    suffix.remove_suffix(2);
+  }
+  for (const VersionName& version : kVersions) {
+    if (suffix == version.name) {
+      return version.version;
+    }
+  }
+  return std::nullopt;
+}
+
+std::string FileName(const std::string& path) {
+  return std::filesystem::path(path).filename().string();
+}
+}  // namespace
+
+std::string_view TokenizerVersionName(TokenizerVersion version) {
+  for (const VersionName& entry : kVersions) {
+    if (entry.version == version) {
+      return entry.name;
+    }
+  }
+  return "?";
+}
+
+Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path) {
+  const std::string name = FileName(path);
+  if (!PathExists(path)) {
+    return NotFound(StrCat(path, ": no such file"));
+  }
+  if (IsTekkenName(name)) {
+    return Unimplemented(StrCat(path,
+                                ": Tekken tokenizers are not read by this version; it reads "
+                                "SentencePiece ones (tokenizer.model.v3)"));
+  }
+  if (const auto version = SentencePieceVersion(name)) {
+    return LoadSentencePiece(path, *version);
+  }
+  return InvalidArgument(StrCat(path,
+                                ": not a tokenizer file's name (tekken.json, tokenizer.model or "
+                                "tokenizer.model.v1, .v2, .v3, .v7)"));
+}
+
+Result<std::string> FindTokenizerFile(const std::string& model_dir) {
+  MFT_ASSIGN_OR_RETURN(const auto names, ListDir(model_dir));
+  std::vector<std::string> found;
+  for (const std::string& name : names) {
+    if (IsTekkenName(name) || SentencePieceVersion(name)) {
+      found.push_back(name);
+    }
+  }
+  if (found.empty()) {
+    return NotFound(StrCat(model_dir, ": no tokenizer (tokenizer.model.v3 or the like)"));
+  }
+  if (found.size() > 1) {
+    return FailedPrecondition(StrCat(model_dir,
+                                     ": several tokenizers (",
+                                     Join(found, ", "),
+                                     "); keep the one that the model was trained with"));
+  }
+  return JoinPath(model_dir, found[0]);
+}
+
+}  // namespace mft

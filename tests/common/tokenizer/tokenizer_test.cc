@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/tokenizer/tokenizer.h"
+
+#include <filesystem>
+
+#include <gtest/gtest.h>
+
+#include "common/base/files.h"
+#include "common/tokenizer/chat.h"
+#include "tests/support/fixtures.h"
+#include "tests/support/temp_dir.h"
+
+namespace mft {
+namespace {
+
+constexpr const char* kV3 = "mistral_instruct_tokenizer_240323.model.v3";
+
+class SpmV3 : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    tokenizer_ = LoadTokenizer(testing::TokenizerFile(kV3)).value().release();
+  }
+  static void TearDownTestSuite() { delete tokenizer_; }
+  static const Tokenizer* tokenizer_;
+};
+const Tokenizer* SpmV3::tokenizer_ = nullptr;
+
+TEST_F(SpmV3, EncodesAndDecodesEveryString) {
+  int count = 0;
+  for (const char* file : {"data/strings.jsonl", "data/extended/strings.jsonl"}) {
+    for (const Json& line : testing::ReadJsonLines(testing::Fixture(file))) {
+      std::vector<int32_t> ids;
+      tokenizer_->Encode(line["text"].get<std::string>(), ids);
+      EXPECT_EQ(ids, line["spm-v3"].get<std::vector<int32_t>>()) << line["text"];
+      EXPECT_EQ(tokenizer_->Decode(ids).value(), line["spm-v3-decoded"].get<std::string>());
+      ++count;
+    }
+  }
+  EXPECT_EQ(count, 635);
+}
+
+TEST_F(SpmV3, DecodesRandomIds) {
+  for (const Json& line : testing::ReadJsonLines(testing::Fixture("data/extended/decode.jsonl"))) {
+    EXPECT_EQ(tokenizer_->Decode(line["tokens"].get<std::vector<int32_t>>()).value(),
+              line["ignore"].get<std::string>());
+  }
+  EXPECT_FALSE(tokenizer_->Decode(std::vector<int32_t>{32768}).ok());
+  EXPECT_FALSE(tokenizer_->Decode(std::vector<int32_t>{-1}).ok());
+}
+
+TEST_F(SpmV3, KnowsItsControlTokens) {
+  EXPECT_EQ(tokenizer_->vocab_size(), 32768);
+  EXPECT_EQ(tokenizer_->bos(), 1);
+  EXPECT_EQ(tokenizer_->eos(), 2);
+  EXPECT_EQ(tokenizer_->SpecialToken("[TOOL_RESULTS]").value(), 8);
+  EXPECT_EQ(tokenizer_->SpecialToken("[THINK]").status().code(), Code::kNotFound);
+  EXPECT_EQ(tokenizer_->file_hash(),
+            "9addc8bdce5988448ae81b729336f43a81262160ae8da760674badab9d4c7d33");
+}
+
+TEST_F(SpmV3, APromptEndsWhereTheAssistantAnswers) {
+  const Conversation conversation{.system_prompt = "S",
+                                  .messages = {{.role = Role::kUser, .content = "a"}}};
+  std::vector<int32_t> expected = {1, 3};
+  tokenizer_->Encode("S\n\na", expected);
+  expected.push_back(4);
+  EXPECT_EQ(EncodePrompt(*tokenizer_, conversation).value(), expected);
+  EXPECT_FALSE(EncodePrompt(*tokenizer_, {}).ok());
+}
+
+TEST(LoadTokenizer, RecognisesFilesByTheirNames) {
+  EXPECT_EQ(LoadTokenizer(testing::TokenizerFile("tokenizer.model.v1")).value()->version(),
+            TokenizerVersion::kV1);
+  EXPECT_EQ(LoadTokenizer(testing::TokenizerFile("mistral_instruct_tokenizer_241114.model.v7m1"))
+                .value()
+                ->version(),
+            TokenizerVersion::kV7);
+  EXPECT_EQ(LoadTokenizer(testing::TokenizerFile("tekken_240718.json")).status().code(),
+            Code::kUnimplemented);
+  EXPECT_EQ(LoadTokenizer("/nonexistent/tokenizer.model.v3").status().code(), Code::kNotFound);
+  const auto v1 = LoadTokenizer(testing::TokenizerFile("tokenizer.model.v1")).value();
+  EXPECT_EQ(EncodeConversation(*v1, {}).status().code(), Code::kUnimplemented);
+}
+
+TEST(LoadTokenizer, RefusesDamagedFiles) {
+  const testing::TempDir dir;
+  const std::string model = ReadFile(testing::TokenizerFile(kV3)).value();
+  for (const size_t size : {size_t{0}, size_t{10}, model.size() / 2, model.size() - 1}) {
+    const auto tokenizer = LoadTokenizer(dir.Write("tokenizer.model.v3", model.substr(0, size)));
+    EXPECT_FALSE(tokenizer.ok()) << size;
+  }
+  EXPECT_FALSE(LoadTokenizer(dir.Write("tokenizer.model.v3", std::string(100'000, '\x7f'))).ok());
+}
+
+TEST(FindTokenizerFile, WantsExactlyOne) {
+  const testing::TempDir dir;
+  EXPECT_EQ(FindTokenizerFile(dir.path()).status().code(), Code::kNotFound);
+  dir.Write("tokenizer.model.v3", "");
+  dir.Write("params.json", "");
+  EXPECT_EQ(FindTokenizerFile(dir.path()).value(), dir.File("tokenizer.model.v3"));
+  dir.Write("tekken.json", "");
+  EXPECT_EQ(FindTokenizerFile(dir.path()).status().code(), Code::kFailedPrecondition);
+}
+
+}  // namespace
+}  // namespace mft
