@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "common/base/files.h"
+#include "common/base/processes.h"
 #include "server/control/admission.h"
 #include "server/control/changes.h"
 #include "server/control/control_loop.h"
 #include "server/control/journals.h"
-#include "server/exec/processes.h"
 #include "server/exec/stop_ladder.h"
 #include "server/jobs/retry.h"
 #include "server/jobs/scheduler.h"

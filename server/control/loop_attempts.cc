@@ -8,6 +8,7 @@
 #include "common/base/strings.h"
 #include "server/control/apply_record.h"
 #include "server/control/control_loop_impl.h"
+#include "server/exec/adoption.h"
 #include "server/exec/attempt_dir.h"
 
 namespace mft::server {

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "common/base/processes.h"
 #include "common/base/status.h"
-#include "server/exec/processes.h"
 
 namespace mft::server {
 

@@ -3,10 +3,10 @@
 //   submit REQUEST_ID RUN_DIR STEPS [label=value]...   the job's id, or "error: ..."
 //   wait JOB       its final state
 //   retries JOB    retries used
-#include <spdlog/spdlog.h>
-
 #include <iostream>
 #include <sstream>
+
+#include <spdlog/spdlog.h>
 
 #include "common/base/strings.h"
 #include "tests/server/control/harness.h"

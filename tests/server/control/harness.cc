@@ -7,9 +7,9 @@
 #include <spdlog/spdlog.h>
 
 #include "common/base/files.h"
+#include "common/base/processes.h"
 #include "common/base/strings.h"
 #include "server/control/control_loop.h"
-#include "server/exec/processes.h"
 
 namespace mft::server::testing {
 

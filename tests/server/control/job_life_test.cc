@@ -9,8 +9,8 @@
 
 #include "common/base/files.h"
 #include "common/base/ids.h"
+#include "common/base/processes.h"
 #include "server/exec/attempt_dir.h"
-#include "server/exec/processes.h"
 #include "tests/server/control/harness.h"
 
 namespace mft::server {

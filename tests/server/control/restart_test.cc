@@ -15,9 +15,9 @@
 
 #include "common/base/files.h"
 #include "common/base/ids.h"
+#include "common/base/processes.h"
 #include "common/base/strings.h"
 #include "server/exec/attempt_dir.h"
-#include "server/exec/processes.h"
 #include "server/store/sqlite.h"
 #include "tests/server/control/harness.h"
 

@@ -12,9 +12,10 @@
 #include <gtest/gtest.h>
 
 #include "common/base/ids.h"
+#include "common/base/processes.h"
 #include "common/base/strings.h"
+#include "server/exec/adoption.h"
 #include "server/exec/attempt_dir.h"
-#include "server/exec/processes.h"
 #include "server/exec/spawner.h"
 #include "server/exec/stop_ladder.h"
 #include "tests/support/temp_dir.h"
