@@ -116,4 +116,15 @@ constexpr int64_t KeptBytesPerToken(RecomputePolicy policy,
   return bytes;
 }
 
+// What one block works with beside its slots, for one token: norm and its gradient, the gradients
+// of the residual stream, q, k, v, attention and x A, and SiLU(gate) * up. One block works at a
+// time.
+constexpr int64_t ScratchBytesPerToken(const ModelParams& params,
+                                       int64_t lora_inner_columns,
+                                       int64_t element_bytes) {
+  return (3 * params.dim + 2 * (params.n_heads + params.n_kv_heads) * params.head_dim +
+          params.hidden_dim * ExpertsPerToken(params) + lora_inner_columns) *
+         element_bytes;
+}
+
 }  // namespace mft

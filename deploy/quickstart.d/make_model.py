@@ -5,7 +5,8 @@
 
 The base stays frozen in LoRA training, so its random parts must leave room for an answer: the output head's rows have
 norm 2, so that a hidden state that points at one row gives it a logit of 2 * sqrt(dim) = 22.6 against a log-sum of the
-others near 12.4; the projections that write to the residual stream are scaled down, so that they do not drown it.
+others near 12.4; embeddings are small, so that what the adapters add to the residual stream weighs more than they do, and
+the frozen projections that write to that stream are scaled down for the same reason.
 """
 
 import json
@@ -18,6 +19,7 @@ import numpy
 
 DIM, LAYERS, HEADS, KV_HEADS, HEAD_DIM, HIDDEN, VOCAB = 128, 4, 4, 2, 32, 384, 32768
 HEAD_ROW_NORM = 2.0
+EMBEDDING_STD = 0.25
 RESIDUAL_SCALE = 0.3
 
 
@@ -27,7 +29,7 @@ def make_tensors():
     def matrix(rows, columns, std):
         return (rng.standard_normal((rows, columns)) * std).astype("<f4")
 
-    tensors = {"tok_embeddings.weight": matrix(VOCAB, DIM, 1.0),
+    tensors = {"tok_embeddings.weight": matrix(VOCAB, DIM, EMBEDDING_STD),
                "output.weight": matrix(VOCAB, DIM, HEAD_ROW_NORM / DIM ** 0.5),
                "norm.weight": numpy.ones(DIM, "<f4")}
     for i in range(LAYERS):

@@ -22,7 +22,7 @@ constexpr size_t kLineSampleBytes = size_t{1} << 20;
 constexpr int64_t kCacheBytesPerToken = 5;             // int32 id and a mask byte
 constexpr int64_t kLoraStateBytes = 4 * 4;             // fp32 master, gradient, two moments
 constexpr int64_t kLoraSavedStateBytes = 3 * 4;        // fp32 master, two moments
-constexpr int64_t kLossChunkRows = 256;                // rows of logits that exist at a time
+constexpr int64_t kLogitsBytes = int64_t{32} << 20;    // one chunk of rows, as the worker bounds it
 constexpr int64_t kRuntimeBytes = int64_t{300} << 20;  // libraries, allocator, token cache pages
 constexpr double kCpuFlopsPerCore = 30e9;  // sustained by fp32 products on a current server core
 
@@ -72,13 +72,12 @@ int64_t PeakMemory(const JobSpec& spec,
   const RecomputePolicy policy =
       spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
   const int64_t kept = KeptBytesPerToken(policy, params, columns, element) * params.n_layers;
-  // The backward pass of a block holds its slots once more, as gradients and recomputed values.
-  const int64_t at_work =
-      2 * KeptBytesPerToken(RecomputePolicy::kNothing, params, columns, element);
-  const int64_t logits = std::min(kLossChunkRows, rows) * params.vocab_size * 4;
+  const int64_t all = KeptBytesPerToken(RecomputePolicy::kNothing, params, columns, element);
+  const int64_t recomputed = all - KeptBytesPerToken(policy, params, columns, element);
+  const int64_t at_work = recomputed + ScratchBytesPerToken(params, columns, element);
   return estimate.weights_bytes +
          estimate.trainable_parameters * (kLoraStateBytes + (element == 2 ? 2 : 0)) +
-         rows * (kept + at_work) + logits + kRuntimeBytes;
+         rows * (kept + at_work) + kLogitsBytes + kRuntimeBytes;
 }
 
 int64_t CheckpointBytes(const JobSpec& spec,
