@@ -149,6 +149,18 @@ Status MakeDirs(const std::string& path, mode_t mode) {
   return Status::Ok();
 }
 
+Status MakeDurableDirs(const std::string& path, mode_t mode) {
+  if (IsDirectory(path)) {
+    return Status::Ok();
+  }
+  const std::string parent = fs::path(path).parent_path().string();
+  if (parent != path && !parent.empty()) {
+    MFT_RETURN_IF_ERROR(MakeDurableDirs(parent, mode));
+  }
+  MFT_RETURN_IF_ERROR(MakeDirs(path, mode));
+  return FsyncDir(parent.empty() ? "." : parent);
+}
+
 Status RemoveTree(const std::string& path) {
   std::error_code error;
   fs::remove_all(path, error);

@@ -51,6 +51,8 @@ bool PathExists(const std::string& path);
 bool IsDirectory(const std::string& path);
 Result<int64_t> FileSize(const std::string& path);
 Status MakeDirs(const std::string& path, mode_t mode = 0755);
+// The same; every new entry is on disk on return.
+Status MakeDurableDirs(const std::string& path, mode_t mode = 0755);
 Status RemoveTree(const std::string& path);
 // Names (not paths) in a directory, sorted, without "." and "..".
 Result<std::vector<std::string>> ListDir(const std::string& path);

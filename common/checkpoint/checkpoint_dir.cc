@@ -2,132 +2,147 @@
 #include "common/checkpoint/checkpoint_dir.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <charconv>
 #include <cstdio>
-#include <filesystem>
+#include <optional>
 
 #include "common/base/files.h"
 #include "common/base/ids.h"
+#include "common/base/log.h"
 #include "common/base/strings.h"
+#include "common/checkpoint/manifest.h"
 
 namespace mft {
 
-namespace fs = std::filesystem;
-
 namespace {
+
 constexpr std::string_view kPrefix = "checkpoint_";
-constexpr std::string_view kManifestPath = "state/MANIFEST";
-constexpr size_t kMaxManifestBytes = size_t{16} << 20;
-constexpr size_t kHashChunk = size_t{1} << 20;
+constexpr std::string_view kTemporaryPrefix = "tmp.";
 
-// The step in "checkpoint_000100"; -1 for any other name.
-int64_t StepOf(const std::string& name) {
-  const std::string_view digits =
-      std::string_view(name).substr(std::min(kPrefix.size(), name.size()));
-  if (!name.starts_with(kPrefix) || digits.size() < 6 || digits.size() > 15 ||
-      digits.find_first_not_of("0123456789") != std::string_view::npos) {
-    return -1;
-  }
-  return std::stoll(std::string(digits));
+std::string NameOf(int64_t step) {
+  const std::string digits = std::to_string(step);
+  constexpr size_t kMinDigits = 6;
+  return StrCat(
+      kPrefix, std::string(kMinDigits - std::min(digits.size(), kMinDigits), '0'), digits);
 }
 
-Result<ManifestFile> HashFile(const std::string& directory, const std::string& relative) {
-  const std::string path = JoinPath(directory, relative);
-  MFT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenFile(path, O_RDONLY));
-  Sha256 hash;
-  ManifestFile file{.path = relative, .size = 0, .sha256 = {}};
-  std::string buffer(kHashChunk, '\0');
-  while (true) {
-    const ssize_t got = read(fd.get(), buffer.data(), buffer.size());
-    if (got < 0 && errno != EINTR) {
-      return ErrnoStatus(errno, StrCat("reading ", path));
-    }
-    if (got == 0) {
-      break;
-    }
-    if (got > 0) {
-      hash.Update({buffer.data(), static_cast<size_t>(got)});
-      file.size += got;
-    }
+std::optional<int64_t> StepOf(const std::string& name) {
+  if (!name.starts_with(kPrefix)) {
+    return std::nullopt;
   }
-  file.sha256 = hash.FinishHex();
-  return file;
+  int64_t step = 0;
+  std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), step);
+  return step >= 0 && NameOf(step) == name ? std::optional(step) : std::nullopt;
 }
 
-// Relative paths of all regular files below `directory`, sorted.
-Result<std::vector<std::string>> FilesBelow(const std::string& directory) {
+// Removes a directory at the end of its scope unless it was published; exceptions included.
+class TemporaryDir {
+ public:
+  explicit TemporaryDir(std::string path) : path_(std::move(path)) {}
+  ~TemporaryDir() {
+    if (!path_.empty()) {
+      LogIfError(RemoveTree(path_), "removing an unfinished checkpoint");
+    }
+  }
+  TemporaryDir(const TemporaryDir&) = delete;
+  TemporaryDir& operator=(const TemporaryDir&) = delete;
+  const std::string& path() const { return path_; }
+  void Published() { path_.clear(); }
+
+ private:
+  std::string path_;
+};
+
+// Every file below `directory`, relative to it, and every directory, deepest first.
+struct Tree {
   std::vector<std::string> files;
-  std::error_code error;
-  for (fs::recursive_directory_iterator it(directory, error), end; !error && it != end;
-       it.increment(error)) {
-    if (it->is_regular_file(error)) {
-      files.push_back(fs::relative(it->path(), directory, error).string());
+  std::vector<std::string> directories;
+};
+
+Status Walk(const std::string& root, const std::string& relative, Tree& tree) {
+  const std::string directory = relative.empty() ? root : JoinPath(root, relative);
+  MFT_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(directory));
+  for (const std::string& name : names) {
+    const std::string path = relative.empty() ? name : JoinPath(relative, name);
+    struct stat info {};
+    if (lstat(JoinPath(root, path).c_str(), &info) != 0) {
+      return ErrnoStatus(errno, JoinPath(root, path));
+    }
+    if (S_ISDIR(info.st_mode)) {
+      MFT_RETURN_IF_ERROR(Walk(root, path, tree));
+    } else if (S_ISREG(info.st_mode)) {
+      tree.files.push_back(path);
+    } else {
+      return Internal(StrCat(JoinPath(root, path), ": neither a file nor a directory"));
     }
   }
-  if (error) {
-    return ErrnoStatus(error.value(), StrCat("listing ", directory));
-  }
-  std::sort(files.begin(), files.end());
-  return files;
+  tree.directories.push_back(directory);
+  return Status::Ok();
 }
 
-std::string ManifestToJson(const Manifest& manifest) {
-  Json json = {{"version", manifest.version},
-               {"step", manifest.step},
-               {"attempt", manifest.attempt},
-               {"job_id", manifest.job_id},
-               {"plan", manifest.plan},
-               {"files", Json::array()}};
-  for (const ManifestFile& file : manifest.files) {
-    json["files"].push_back({{"path", file.path}, {"size", file.size}, {"sha256", file.sha256}});
-  }
-  return json.dump(2) + "\n";
+Status FsyncFile(const std::string& path) {
+  MFT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenFile(path, O_RDONLY));
+  return Fsync(fd.get(), path);
 }
 
-Status SyncTree(const std::string& directory) {
-  MFT_ASSIGN_OR_RETURN(const auto files, FilesBelow(directory));
-  for (const std::string& file : files) {
-    const std::string path = JoinPath(directory, file);
-    MFT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenFile(path, O_RDONLY));
-    MFT_RETURN_IF_ERROR(Fsync(fd.get(), path));
-  }
-  std::error_code error;
-  for (fs::recursive_directory_iterator it(directory, error), end; !error && it != end;
-       it.increment(error)) {
-    if (it->is_directory(error)) {
-      MFT_RETURN_IF_ERROR(FsyncDir(it->path().string()));
-    }
-  }
-  if (error) {
-    return ErrnoStatus(error.value(), StrCat("listing ", directory));
-  }
-  return FsyncDir(directory);
-}
-
-Result<int64_t> FillAndRename(const std::string& temporary,
-                              const std::string& target,
-                              Manifest manifest,
-                              const std::function<Status(const std::string&)>& write) {
-  MFT_RETURN_IF_ERROR(MakeDirs(JoinPath(temporary, "state")));
-  MFT_RETURN_IF_ERROR(write(temporary));
-  MFT_ASSIGN_OR_RETURN(const auto files, FilesBelow(temporary));
+// Adds the manifest and brings everything to disk. Returns the bytes of all files.
+Result<int64_t> Seal(const std::string& directory, Manifest manifest) {
+  Tree tree;
+  MFT_RETURN_IF_ERROR(Walk(directory, "", tree));
   int64_t bytes = 0;
-  for (const std::string& file : files) {
-    MFT_ASSIGN_OR_RETURN(ManifestFile entry, HashFile(temporary, file));
-    bytes += entry.size;
-    manifest.files.push_back(std::move(entry));
+  manifest.version = kManifestVersion;
+  manifest.files.clear();
+  for (const std::string& file : tree.files) {
+    MFT_RETURN_IF_ERROR(FsyncFile(JoinPath(directory, file)));
+    MFT_ASSIGN_OR_RETURN(ManifestFile described, DescribeFile(directory, file));
+    bytes += described.size;
+    manifest.files.push_back(std::move(described));
   }
   const std::string text = ManifestToJson(manifest);
-  MFT_RETURN_IF_ERROR(WriteFileAtomic(JoinPath(temporary, kManifestPath), text));
-  MFT_RETURN_IF_ERROR(SyncTree(temporary));
-  if (rename(temporary.c_str(), target.c_str()) != 0) {
-    return ErrnoStatus(errno, StrCat("renaming ", temporary, " to ", target));
+  MFT_RETURN_IF_ERROR(WriteFileAtomic(ManifestPath(directory), text));
+  for (const std::string& each : tree.directories) {
+    MFT_RETURN_IF_ERROR(FsyncDir(each));
   }
-  MFT_RETURN_IF_ERROR(FsyncDir(fs::path(target).parent_path().string()));
   return bytes + static_cast<int64_t>(text.size());
 }
+
+Status Rename(const std::string& from, const std::string& to) {
+  // Never onto something that is there, not even an empty directory.
+  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) {
+    return Status::Ok();
+  }
+  // Some network file systems do not know the flag.
+  if (errno == EINVAL && !PathExists(to) && rename(from.c_str(), to.c_str()) == 0) {
+    return Status::Ok();
+  }
+  return ErrnoStatus(errno, StrCat("renaming ", from, " to ", to));
+}
+
+Status VerifyCheckpointOfStep(const std::string& path, int64_t step) {
+  MFT_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(path));
+  if (manifest.step != step) {
+    return DataLoss(StrCat(path, ": its manifest is of step ", manifest.step));
+  }
+  return VerifyCheckpoint(path);
+}
+
+Result<std::string> SetAside(const std::string& directory,
+                             const std::string& name,
+                             const std::string& attempt_id) {
+  const std::string base = StrCat(name, ".bad-", attempt_id.empty() ? "alone" : attempt_id);
+  std::string target = base;
+  for (int again = 2; PathExists(JoinPath(directory, target)); ++again) {
+    target = StrCat(base, "-", again);
+  }
+  MFT_RETURN_IF_ERROR(Rename(JoinPath(directory, name), JoinPath(directory, target)));
+  return target;
+}
+
 }  // namespace
 
 std::string CheckpointsDir(const std::string& run_dir) {
@@ -135,119 +150,60 @@ std::string CheckpointsDir(const std::string& run_dir) {
 }
 
 std::string CheckpointDir(const std::string& run_dir, int64_t step) {
-  std::string digits = std::to_string(step);
-  digits.insert(0, digits.size() < 6 ? 6 - digits.size() : 0, '0');
-  return JoinPath(CheckpointsDir(run_dir), StrCat(kPrefix, digits));
+  return JoinPath(CheckpointsDir(run_dir), NameOf(step));
 }
 
 Result<int64_t> PublishCheckpoint(
     const std::string& run_dir,
     Manifest manifest,
     const std::function<Status(const std::string& directory)>& write) {
+  const std::string parent = CheckpointsDir(run_dir);
   const std::string target = CheckpointDir(run_dir, manifest.step);
   if (PathExists(target)) {
-    return AlreadyExists(StrCat(target, " is already there"));
+    return AlreadyExists(StrCat(target, ": this checkpoint exists already"));
   }
-  MFT_RETURN_IF_ERROR(MakeDirs(CheckpointsDir(run_dir)));
-  const std::string temporary = JoinPath(CheckpointsDir(run_dir), StrCat("tmp.", RandomHex(6)));
-  auto bytes = FillAndRename(temporary, target, std::move(manifest), write);
-  if (!bytes.ok()) {
-    // Best effort: a leftover is deleted by the next scan.
-    static_cast<void>(!RemoveTree(temporary).ok());
-  }
+  MFT_RETURN_IF_ERROR(MakeDurableDirs(parent));
+  TemporaryDir temporary(
+      JoinPath(parent, StrCat(kTemporaryPrefix, NameOf(manifest.step), ".", RandomHex(6))));
+  MFT_RETURN_IF_ERROR(MakeDirs(JoinPath(temporary.path(), "consolidated")));
+  MFT_RETURN_IF_ERROR(MakeDirs(JoinPath(temporary.path(), "state")));
+  MFT_RETURN_IF_ERROR(write(temporary.path()));
+  MFT_ASSIGN_OR_RETURN(const int64_t bytes, Seal(temporary.path(), std::move(manifest)));
+  MFT_RETURN_IF_ERROR(Rename(temporary.path(), target));
+  temporary.Published();
+  MFT_RETURN_IF_ERROR(FsyncDir(parent));
   return bytes;
-}
-
-Result<Manifest> ReadManifest(const std::string& checkpoint_dir) {
-  const std::string path = JoinPath(checkpoint_dir, kManifestPath);
-  MFT_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxManifestBytes));
-  const auto parse = [&]() -> Result<Manifest> {
-    MFT_ASSIGN_OR_RETURN(const Json json, ParseJson(text));
-    Manifest manifest;
-    MFT_ASSIGN_OR_RETURN(const int64_t version, GetInt(json, "version"));
-    if (version != manifest.version) {
-      return InvalidArgument(
-          StrCat("version ", version, ", this build reads version ", manifest.version));
-    }
-    MFT_ASSIGN_OR_RETURN(manifest.step, GetInt(json, "step"));
-    manifest.attempt = static_cast<int>(IntOr(json, "attempt", 0));
-    manifest.job_id = StringOr(json, "job_id", "");
-    manifest.plan = json.value("plan", Json::object());
-    for (const Json& entry : json.value("files", Json::array())) {
-      ManifestFile file;
-      MFT_ASSIGN_OR_RETURN(file.path, GetString(entry, "path"));
-      MFT_ASSIGN_OR_RETURN(file.size, GetInt(entry, "size"));
-      MFT_ASSIGN_OR_RETURN(file.sha256, GetString(entry, "sha256"));
-      const fs::path relative(file.path);
-      if (relative.is_absolute() || relative.lexically_normal().string().starts_with("..")) {
-        return InvalidArgument(
-            StrCat("file \"", Printable(file.path, 120), "\" is outside the checkpoint"));
-      }
-      manifest.files.push_back(std::move(file));
-    }
-    return manifest;
-  };
-  auto manifest = parse();
-  return manifest.ok() ? std::move(manifest)
-                       : Result<Manifest>(Status(Code::kDataLoss,
-                                                 StrCat(path, ": ", manifest.status().message())));
-}
-
-Status VerifyCheckpoint(const std::string& checkpoint_dir) {
-  MFT_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(checkpoint_dir));
-  if (manifest.files.empty()) {
-    return DataLoss(StrCat(checkpoint_dir, ": the manifest names no files"));
-  }
-  for (const ManifestFile& expected : manifest.files) {
-    MFT_ASSIGN_OR_RETURN(const ManifestFile found, HashFile(checkpoint_dir, expected.path));
-    if (found.size != expected.size || found.sha256 != expected.sha256) {
-      return DataLoss(StrCat(JoinPath(checkpoint_dir, expected.path),
-                             ": ",
-                             found.size,
-                             " bytes with sha256 ",
-                             found.sha256,
-                             ", the manifest says ",
-                             expected.size,
-                             " and ",
-                             expected.sha256));
-    }
-  }
-  return Status::Ok();
 }
 
 Result<CheckpointScan> ScanCheckpoints(const std::string& run_dir, const std::string& attempt_id) {
   CheckpointScan scan;
   const std::string directory = CheckpointsDir(run_dir);
-  if (!PathExists(directory)) {
-    return scan;
+  const auto names = ListDir(directory);
+  if (!names.ok()) {
+    return names.status().code() == Code::kNotFound ? Result<CheckpointScan>(scan)
+                                                    : Result<CheckpointScan>(names.status());
   }
-  MFT_ASSIGN_OR_RETURN(const auto names, ListDir(directory));
-  for (const std::string& name : names) {
-    const std::string path = JoinPath(directory, name);
-    if (name.starts_with("tmp.")) {
-      MFT_RETURN_IF_ERROR(RemoveTree(path));
+  for (const std::string& name : *names) {
+    if (name.starts_with(kTemporaryPrefix)) {
+      MFT_RETURN_IF_ERROR(RemoveTree(JoinPath(directory, name)));
+    }
+    const std::optional<int64_t> step = StepOf(name);
+    if (!step.has_value()) {
       continue;
     }
-    const int64_t step = StepOf(name);
-    if (step < 0) {
+    const Status verified = VerifyCheckpointOfStep(JoinPath(directory, name), *step);
+    if (verified.ok()) {
+      scan.good.push_back(*step);
       continue;
     }
-    Status status = VerifyCheckpoint(path);
-    if (status.ok() && ReadManifest(path)->step != step) {
-      status = DataLoss(StrCat("its manifest is of step ", ReadManifest(path)->step));
+    if (verified.code() != Code::kDataLoss) {
+      return verified;
     }
-    if (status.ok()) {
-      scan.good.push_back(step);
-      continue;
-    }
-    const std::string bad = StrCat(path, ".bad-", attempt_id);
-    if (rename(path.c_str(), bad.c_str()) != 0) {
-      return ErrnoStatus(errno, StrCat("renaming ", path, " to ", bad));
-    }
-    scan.renamed.push_back(StrCat(name, " -> ", name, ".bad-", attempt_id, ": ", status.message()));
+    MFT_ASSIGN_OR_RETURN(const std::string target, SetAside(directory, name, attempt_id));
+    scan.renamed.push_back(StrCat(name, " -> ", target, ": ", verified.message()));
   }
+  std::ranges::sort(scan.good);
   MFT_RETURN_IF_ERROR(FsyncDir(directory));
-  std::sort(scan.good.begin(), scan.good.end());
   return scan;
 }
 
@@ -256,26 +212,32 @@ std::vector<int64_t> ListCheckpointSteps(const std::string& run_dir) {
   const auto names = ListDir(CheckpointsDir(run_dir));
   if (names.ok()) {
     for (const std::string& name : *names) {
-      if (StepOf(name) >= 0) {
-        steps.push_back(StepOf(name));
+      if (const std::optional<int64_t> step = StepOf(name)) {
+        steps.push_back(*step);
       }
     }
   }
-  std::sort(steps.begin(), steps.end());
+  std::ranges::sort(steps);
   return steps;
 }
 
 std::vector<std::string> RemoveOldCheckpoints(const std::string& run_dir, int64_t keep) {
   std::vector<std::string> removed;
-  const auto steps = ListCheckpointSteps(run_dir);
-  const auto count = static_cast<int64_t>(steps.size());
-  for (int64_t i = 0; keep > 0 && i < count - keep; ++i) {
-    const std::string path = CheckpointDir(run_dir, steps[static_cast<size_t>(i)]);
-    // Renamed first: a deletion that is cut off leaves a tmp.* that the next scan removes, never
-    // half a checkpoint.
-    const std::string dying = JoinPath(CheckpointsDir(run_dir), StrCat("tmp.", RandomHex(6)));
-    if (rename(path.c_str(), dying.c_str()) == 0 && RemoveTree(dying).ok()) {
-      removed.push_back(fs::path(path).filename().string());
+  const std::vector<int64_t> steps = ListCheckpointSteps(run_dir);
+  if (keep <= 0 || steps.size() <= static_cast<size_t>(keep)) {
+    return removed;
+  }
+  const std::string directory = CheckpointsDir(run_dir);
+  for (size_t i = 0; i < steps.size() - static_cast<size_t>(keep); ++i) {
+    const std::string name = NameOf(steps[i]);
+    // Out of the way first: a removal that is cut short must not leave half a checkpoint.
+    const std::string doomed =
+        JoinPath(directory, StrCat(kTemporaryPrefix, "removed.", name, ".", RandomHex(6)));
+    const Status renamed = Rename(JoinPath(directory, name), doomed);
+    LogIfError(renamed, "removing an old checkpoint");
+    if (renamed.ok()) {
+      LogIfError(RemoveTree(doomed), "removing an old checkpoint");
+      removed.push_back(name);
     }
   }
   return removed;

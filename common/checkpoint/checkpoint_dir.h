@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checkpoints of a run: checkpoints/checkpoint_NNNNNN/{consolidated,state}, published by one rename
-// after every file, the manifest and the directories are on disk (design.md 4.3, durability.md
-// "Retries and readers").
+// after every file, the manifest and the directories are on disk. common/checkpoint/README.md has
+// the layout. Threads: one at a time per run_dir; the run_dir lock keeps other processes away.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,8 @@
 
 namespace mft {
 
+inline constexpr int kManifestVersion = 1;
+
 struct ManifestFile {
   std::string path;  // relative to the checkpoint directory
   int64_t size = 0;
@@ -21,27 +23,31 @@ struct ManifestFile {
 };
 
 struct Manifest {
-  int version = 1;
+  int version = kManifestVersion;
   int64_t step = 0;
   int attempt = 0;
   std::string job_id;
-  Json plan;  // the numeric plan (numerics.md): precision, threads, chunk sizes, CPU capability,
-              // library versions
+  // The numeric plan: precision, threads, chunk sizes, CPU capability, library versions.
+  Json plan = Json::object();
   std::vector<ManifestFile> files;
 };
 
 std::string CheckpointsDir(const std::string& run_dir);
 std::string CheckpointDir(const std::string& run_dir, int64_t step);  // .../checkpoint_000100
 
-// Calls `write` with a temporary directory beside the final one, then adds state/MANIFEST (sizes,
-// sha256 of every file), syncs everything and renames. On failure the temporary directory is
-// removed. Returns the bytes published. ALREADY_EXISTS if that step is there.
+// Calls `write` with a temporary directory beside the final one that has empty consolidated/ and
+// state/ in it, then adds state/MANIFEST (sizes and sha256 of every file), syncs everything and
+// renames. On failure, also by an exception of `write`, the temporary directory is removed.
+// Returns the bytes published. ALREADY_EXISTS if that step is there; a full disk is
+// RESOURCE_EXHAUSTED with errno's text.
 Result<int64_t> PublishCheckpoint(const std::string& run_dir,
                                   Manifest manifest,
                                   const std::function<Status(const std::string& directory)>& write);
 
+// DATA_LOSS: missing or malformed. FAILED_PRECONDITION: of another version.
 Result<Manifest> ReadManifest(const std::string& checkpoint_dir);
-// Reads every byte; DATA_LOSS names the first file that does not match.
+// Reads every byte that the manifest lists; DATA_LOSS names the first file that does not match.
+// Files that it does not list are not looked at.
 Status VerifyCheckpoint(const std::string& checkpoint_dir);
 
 struct CheckpointScan {
@@ -49,12 +55,14 @@ struct CheckpointScan {
   std::vector<std::string> renamed;  // "checkpoint_000100 -> checkpoint_000100.bad-<attempt>: why"
 };
 // Before an attempt trains: verifies all, renames those that do not verify, deletes tmp.*.
+// An error that says nothing about the data (permissions, another release) renames nothing.
 Result<CheckpointScan> ScanCheckpoints(const std::string& run_dir, const std::string& attempt_id);
 
 // Steps that are published, ascending; no verification.
 std::vector<int64_t> ListCheckpointSteps(const std::string& run_dir);
 
-// Keeps the newest `keep` (0: all); returns the names removed.
+// Keeps the newest `keep` by step (0: all); returns the names removed. One that cannot be removed
+// is logged and stays.
 std::vector<std::string> RemoveOldCheckpoints(const std::string& run_dir, int64_t keep);
 
 }  // namespace mft

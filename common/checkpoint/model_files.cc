@@ -10,14 +10,6 @@ namespace mft {
 
 namespace {
 constexpr size_t kMaxListed = 5;
-
-std::string ShapeText(const std::vector<int64_t>& shape) {
-  std::vector<std::string> sizes;
-  for (const int64_t size : shape) {
-    sizes.push_back(std::to_string(size));
-  }
-  return StrCat("[", Join(sizes, ", "), "]");
-}
 }  // namespace
 
 Result<std::string> FindModelWeights(const std::string& model_dir) {
@@ -55,9 +47,9 @@ Status CheckTensors(const SafetensorsFile& file, const std::vector<TensorShape>&
     } else if (tensor->shape != want.shape) {
       problems.push_back(StrCat(want.name,
                                 " has shape ",
-                                ShapeText(tensor->shape),
+                                FormatShape(tensor->shape),
                                 ", expected ",
-                                ShapeText(want.shape)));
+                                FormatShape(want.shape)));
     } else if (tensor->dtype != DType::kF32 && tensor->dtype != DType::kBF16) {
       problems.push_back(
           StrCat(want.name, " has dtype ", DTypeName(tensor->dtype), ", expected BF16 or F32"));

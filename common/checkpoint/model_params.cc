@@ -17,15 +17,17 @@ struct SizeKey {
   int64_t ModelParams::*member;
   int64_t max;
 };
+// Far above every real model, and so that no count of parameters overflows.
 constexpr std::array kSizes = {
-    SizeKey{"dim", &ModelParams::dim, 1 << 20},
-    SizeKey{"n_layers", &ModelParams::n_layers, 4096},
-    SizeKey{"head_dim", &ModelParams::head_dim, 4096},
-    SizeKey{"hidden_dim", &ModelParams::hidden_dim, 1 << 22},
-    SizeKey{"n_heads", &ModelParams::n_heads, 65536},
-    SizeKey{"n_kv_heads", &ModelParams::n_kv_heads, 65536},
+    SizeKey{"dim", &ModelParams::dim, 1 << 17},
+    SizeKey{"n_layers", &ModelParams::n_layers, 1 << 10},
+    SizeKey{"head_dim", &ModelParams::head_dim, 1 << 12},
+    SizeKey{"hidden_dim", &ModelParams::hidden_dim, 1 << 20},
+    SizeKey{"n_heads", &ModelParams::n_heads, 1 << 12},
+    SizeKey{"n_kv_heads", &ModelParams::n_kv_heads, 1 << 12},
     SizeKey{"vocab_size", &ModelParams::vocab_size, 1 << 24},
 };
+constexpr int64_t kMaxExperts = 1 << 10;
 // Keys whose presence means an architecture that would silently be trained wrong.
 constexpr std::array kUnsupported = {
     "yarn", "llama_4_scaling", "vision_encoder", "quantization", "q_lora_rank"};
@@ -61,7 +63,7 @@ Result<std::optional<MoeParams>> ReadMoe(const Json& json) {
     return std::optional<MoeParams>();
   }
   MoeParams moe;
-  MFT_ASSIGN_OR_RETURN(moe.num_experts, Size(json["moe"], "num_experts", 4096));
+  MFT_ASSIGN_OR_RETURN(moe.num_experts, Size(json["moe"], "num_experts", kMaxExperts));
   MFT_ASSIGN_OR_RETURN(moe.num_experts_per_tok,
                        Size(json["moe"], "num_experts_per_tok", moe.num_experts));
   return std::optional<MoeParams>(moe);
@@ -95,8 +97,8 @@ Result<ModelParams> ParseParams(const Json& json) {
   if (params.rope_theta_given) {
     MFT_ASSIGN_OR_RETURN(params.rope_theta, GetDouble(json, "rope_theta"));
   } else {
-    const bool window = json.contains("sliding_window") && !json["sliding_window"].is_null();
-    params.rope_theta = window ? 1e4 : 1e6;
+    const auto is_set = [&](const char* key) { return json.contains(key) && !json[key].is_null(); };
+    params.rope_theta = is_set("sliding_window") || is_set("_sliding_window") ? 1e4 : 1e6;
   }
   if (!(params.rope_theta > 0) || !std::isfinite(params.rope_theta)) {
     return InvalidArgument(StrCat("\"rope_theta\" must be positive, not ", params.rope_theta));

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,18 +21,22 @@ namespace mft {
 enum class DType { kBool, kU8, kI8, kI16, kI32, kI64, kF16, kBF16, kF32, kF64, kF8E4M3, kF8E5M2 };
 std::string_view DTypeName(DType dtype);  // safetensors' spelling: "BF16"
 size_t DTypeSize(DType dtype);            // bytes
+std::optional<DType> DTypeNamed(std::string_view name);
+std::string FormatShape(std::span<const int64_t> shape);  // "[2, 3]"
 
 struct TensorEntry {
   std::string name;
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
-  std::span<const std::byte> data;  // into the mapping; size = product of shape x DTypeSize
+  // Into the mapping; size = product of shape x DTypeSize. Aligned to the element only if the
+  // writer took care of it (ours does): a foreign file's wide elements must be copied or checked.
+  std::span<const std::byte> data;
 };
 
 // A mapped file. Threads: const calls are safe from any thread. Spans live as long as the object.
 class SafetensorsFile {
  public:
-  // DATA_LOSS names the file, the tensor and the value that is wrong.
+  // DATA_LOSS (INVALID_SAFETENSORS) names the file, the tensor and the value that is wrong.
   static Result<std::unique_ptr<SafetensorsFile>> Open(const std::string& path);
   const std::vector<TensorEntry>& tensors() const { return tensors_; }  // by name
   const TensorEntry* Find(std::string_view name) const;  // nullptr where there is none
@@ -54,8 +59,10 @@ struct TensorToWrite {
   std::span<const std::byte> data;
 };
 
-// Writes tensors sorted by name and fsyncs the file (not its directory). The error keeps errno's
-// text (ENOSPC is RESOURCE_EXHAUSTED).
+// Writes and fsyncs the file (not its directory); on failure there is none. Tensors are ordered as
+// the reference implementation does: by element size, largest first, so that each is aligned, then
+// by name. INVALID_ARGUMENT: a name twice or not UTF-8, data of another size than the shape's.
+// Otherwise errno's text (ENOSPC is RESOURCE_EXHAUSTED).
 Status WriteSafetensors(const std::string& path,
                         std::vector<TensorToWrite> tensors,
                         const std::map<std::string, std::string>& metadata = {});

@@ -24,7 +24,26 @@ Result<std::string> ReadAt(int fd, off_t offset, size_t size, const std::string&
   return bytes;
 }
 
-// Line by line from the end; what stands behind the last newline is torn.
+Result<int64_t> WholeBytes(int fd, const std::string& path) {
+  off_t end = lseek(fd, 0, SEEK_END);
+  if (end < 0) {
+    return ErrnoStatus(errno, path);
+  }
+  constexpr off_t kChunk = 64 * 1024;
+  while (end > 0) {
+    const off_t begin = std::max<off_t>(0, end - kChunk);
+    MFT_ASSIGN_OR_RETURN(const std::string bytes,
+                         ReadAt(fd, begin, static_cast<size_t>(end - begin), path));
+    const size_t newline = bytes.rfind('\n');
+    if (newline != std::string::npos) {
+      return int64_t{begin} + static_cast<int64_t>(newline) + 1;
+    }
+    end = begin;
+  }
+  return int64_t{0};
+}
+
+// Line by line from the end.
 std::optional<Record> LastRecord(std::string_view tail, bool begins_with_a_line) {
   size_t end = tail.rfind('\n');
   while (end != std::string_view::npos) {
@@ -50,11 +69,8 @@ Result<JournalEnds> ReadJournalEnds(const std::string& path) {
   if (!fd.ok()) {
     return fd.status().code() == Code::kNotFound ? Result<JournalEnds>(ends) : fd.status();
   }
-  constexpr size_t kWindow = 4 * (kMaxRecordBytes + 1);
-  const off_t size = lseek(fd->get(), 0, SEEK_END);
-  if (size < 0) {
-    return ErrnoStatus(errno, path);
-  }
+  constexpr int64_t kWindow = 4 * (kMaxRecordBytes + 1);
+  MFT_ASSIGN_OR_RETURN(ends.whole_bytes, WholeBytes(fd->get(), path));
   MFT_ASSIGN_OR_RETURN(const std::string head, ReadAt(fd->get(), 0, kMaxRecordBytes + 1, path));
   const size_t newline = head.find('\n');
   if (newline != std::string::npos) {
@@ -63,8 +79,10 @@ Result<JournalEnds> ReadJournalEnds(const std::string& path) {
       ends.header = std::get<HeaderRecord>(first->body);
     }
   }
-  const off_t begin = std::max<off_t>(0, size - static_cast<off_t>(kWindow));
-  MFT_ASSIGN_OR_RETURN(const std::string tail, ReadAt(fd->get(), begin, kWindow, path));
+  const int64_t begin = std::max<int64_t>(0, ends.whole_bytes - kWindow);
+  MFT_ASSIGN_OR_RETURN(
+      const std::string tail,
+      ReadAt(fd->get(), begin, static_cast<size_t>(ends.whole_bytes - begin), path));
   ends.last = LastRecord(tail, begin == 0);
   return ends;
 }

@@ -13,7 +13,9 @@ namespace mft {
 
 struct JournalEnds {
   std::optional<HeaderRecord> header;
-  std::optional<Record> last;  // the last whole line that is a record
+  std::optional<Record> last;  // the last of the last whole lines that is a record
+  // Up to and with the last newline; what stands behind it is torn, or NULs after a power cut.
+  int64_t whole_bytes = 0;
 };
 
 // A missing or empty journal has neither.

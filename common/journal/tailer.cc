@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "common/base/strings.h"
 
@@ -20,24 +21,36 @@ void JournalTailer::Take(std::string_view line, std::vector<TailedItem>& items) 
   }
   auto record = DecodeRecord(line);
   if (!record.ok()) {
-    items.push_back({JournalDamage{begin, record.status().message()}, position_.offset});
+    Damaged(begin, record.status().message(), items);
     return;
   }
   if (record->seq <= position_.last_seq) {
-    items.push_back(
-        {JournalDamage{begin, StrCat("record ", record->seq, " after record ", position_.last_seq)},
-         position_.offset});
+    Damaged(begin, StrCat("record ", record->seq, " after record ", position_.last_seq), items);
     return;
   }
   if (record->seq != position_.last_seq + 1) {
     items.push_back(
         {JournalDamage{
-             begin,
-             StrCat("records ", position_.last_seq + 1, " to ", record->seq - 1, " are missing")},
+             .offset = begin,
+             .detail = StrCat(
+                 "records ", position_.last_seq + 1, " to ", record->seq - 1, " are missing"),
+             .lines = 0},
          begin});
   }
   position_.last_seq = record->seq;
   items.push_back({std::move(record).value(), position_.offset});
+}
+
+// Bad lines in a row are one damage: a process that runs amok must not become a million events.
+void JournalTailer::Damaged(int64_t begin, std::string detail, std::vector<TailedItem>& items) {
+  JournalDamage* last = items.empty() ? nullptr : std::get_if<JournalDamage>(&items.back().item);
+  if (last != nullptr && items.back().end_offset == begin) {
+    ++last->lines;
+    items.back().end_offset = position_.offset;
+    return;
+  }
+  items.push_back(
+      {JournalDamage{.offset = begin, .detail = std::move(detail), .lines = 1}, position_.offset});
 }
 
 Result<std::vector<TailedItem>> JournalTailer::Read(size_t max_bytes, bool* more) {
@@ -64,14 +77,17 @@ Result<std::vector<TailedItem>> JournalTailer::Read(size_t max_bytes, bool* more
     Take(rest.substr(0, newline), items);
     rest.remove_prefix(newline + 1);
   }
+  if (!in_long_line_ && rest.find_first_not_of('\0') == std::string_view::npos) {
+    // The end, or a tail that was lost with the power; read on only if something came before it.
+    *more = full && rest.size() < buffer.size();
+    return items;
+  }
   if (rest.size() > kMaxRecordBytes) {
-    if (!in_long_line_) {
-      items.push_back({JournalDamage{position_.offset,
-                                     StrCat("a line longer than ", kMaxRecordBytes, " bytes")},
-                       position_.offset + static_cast<int64_t>(rest.size())});
-    }
-    in_long_line_ = true;
+    const int64_t begin = position_.offset;
     position_.offset += static_cast<int64_t>(rest.size());
+    if (!std::exchange(in_long_line_, true)) {
+      Damaged(begin, StrCat("a line longer than ", kMaxRecordBytes, " bytes"), items);
+    }
   }
   *more = full;
   return items;

@@ -15,8 +15,9 @@ namespace mft {
 // Something in a journal that is no record in order: a bad whole line, or a jump in `seq`. Reading
 // goes on after it.
 struct JournalDamage {
-  int64_t offset = 0;  // of the line
-  std::string detail;
+  int64_t offset = 0;  // of the first line
+  std::string detail;  // what is wrong with it
+  int64_t lines = 0;   // bad ones in a row; 0: records are missing
 };
 
 struct TailedItem {
@@ -37,8 +38,8 @@ class JournalTailer {
       : path_(std::move(path)), position_(position) {}
 
   // Whole lines from here on, at most about `max_bytes` of them; a torn last line is left for the
-  // next call. A missing file and one shorter than the position have nothing new. A line of NULs (a
-  // lost tail after a power cut) counts as torn.
+  // next call. A missing file and one shorter than the position have nothing new. NULs at the end
+  // (a tail that was lost with the power) count as torn.
   // `*more` is set if there is more to read at once.
   Result<std::vector<TailedItem>> Read(size_t max_bytes, bool* more);
 
@@ -47,6 +48,7 @@ class JournalTailer {
 
  private:
   void Take(std::string_view line, std::vector<TailedItem>& items);
+  void Damaged(int64_t begin, std::string detail, std::vector<TailedItem>& items);
 
   std::string path_;
   JournalPosition position_;

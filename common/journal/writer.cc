@@ -6,60 +6,77 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 
+#include "common/base/log.h"
 #include "common/base/strings.h"
+#include "common/journal/ends.h"
 
 namespace mft {
 
 namespace {
-// Where to go on in an existing journal.
-struct End {
-  int64_t size = 0;
-  int64_t last_seq = 0;
-};
 
-// Reads backwards from the end for the last whole line: at most one record's length is needed.
-Result<End> FindEnd(int fd, const std::string& path) {
-  const off_t file_size = lseek(fd, 0, SEEK_END);
-  if (file_size < 0) {
-    return ErrnoStatus(errno, path);
+Status CheckContinues(const JournalEnds& ends,
+                      const HeaderRecord& header,
+                      const std::string& path) {
+  if (!ends.header || !ends.last) {
+    return DataLoss(StrCat(path, ": has lines, but no header or no record at its end"));
   }
-  const auto window = std::min<off_t>(file_size, 2 * (static_cast<off_t>(kMaxRecordBytes) + 1));
-  std::string tail(static_cast<size_t>(window), '\0');
-  if (pread(fd, tail.data(), tail.size(), file_size - window) != window) {
-    return ErrnoStatus(errno, StrCat("reading ", path));
+  if (ends.header->attempt_id != header.attempt_id || ends.header->rank != header.rank) {
+    return FailedPrecondition(StrCat(path,
+                                     ": belongs to rank ",
+                                     ends.header->rank,
+                                     " of attempt ",
+                                     Printable(ends.header->attempt_id, 80),
+                                     ", not to rank ",
+                                     header.rank,
+                                     " of ",
+                                     header.attempt_id));
   }
-  const size_t last_newline = tail.rfind('\n');
-  if (last_newline == std::string::npos) {
-    return End{};
-  }
-  const size_t begin = last_newline == 0 ? std::string::npos : tail.rfind('\n', last_newline - 1);
-  const size_t line_begin = begin == std::string::npos ? 0 : begin + 1;
-  auto record = DecodeRecord(std::string_view(tail).substr(line_begin, last_newline - line_begin));
-  if (!record.ok()) {
-    return record.status().WithContext(StrCat(path, ": last line"));
-  }
-  return End{file_size - window + static_cast<off_t>(last_newline) + 1, record->seq};
+  return Status::Ok();
 }
+
+// Only how the attempt goes on and ends is written to a journal that has grown beyond all measure.
+bool IsEssential(const RecordBody& body) {
+  return !std::holds_alternative<StepRecord>(body) && !std::holds_alternative<EvalRecord>(body) &&
+         !std::holds_alternative<MessageRecord>(body);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<JournalWriter>> JournalWriter::Open(const std::string& path,
                                                            HeaderRecord header,
                                                            const Clock& clock) {
   MFT_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(path, O_RDWR | O_CREAT | O_APPEND));
-  MFT_ASSIGN_OR_RETURN(const End end, FindEnd(fd.get(), path));
-  if (ftruncate(fd.get(), end.size) != 0) {
-    return ErrnoStatus(errno, StrCat("cutting ", path));
+  MFT_ASSIGN_OR_RETURN(const JournalEnds ends, ReadJournalEnds(path));
+  const bool is_new = ends.whole_bytes == 0;
+  if (!is_new) {
+    MFT_RETURN_IF_ERROR(CheckContinues(ends, header, path));
   }
-  std::unique_ptr<JournalWriter> writer(
-      new JournalWriter(path, std::move(fd), end.last_seq + 1, end.size, clock));
-  if (end.size == 0) {
+  std::unique_ptr<JournalWriter> writer(new JournalWriter(
+      path, std::move(fd), is_new ? 1 : ends.last->seq + 1, ends.whole_bytes, clock));
+  MFT_RETURN_IF_ERROR(writer->CutBack());
+  if (is_new) {
     MFT_RETURN_IF_ERROR(writer->Append(std::move(header)));
   }
   return writer;
 }
 
+Status JournalWriter::CutBack() {
+  if (ftruncate(fd_.get(), size_) != 0) {
+    return ErrnoStatus(errno, StrCat("cutting ", path_, " back to its last newline"));
+  }
+  torn_ = false;
+  return Status::Ok();
+}
+
 Status JournalWriter::Append(RecordBody body) {
+  if (torn_) {
+    MFT_RETURN_IF_ERROR(CutBack());
+  }
+  if (size_ >= kMaxJournalBytes && !IsEssential(body)) {
+    return Status::Ok();
+  }
   const std::string line =
       EncodeRecord({.seq = next_seq_, .at_micros = clock_.WallMicros(), .body = std::move(body)}) +
       "\n";
@@ -68,11 +85,10 @@ Status JournalWriter::Append(RecordBody body) {
     written = write(fd_.get(), line.data(), line.size());
   } while (written < 0 && errno == EINTR);
   if (written != static_cast<ssize_t>(line.size())) {
-    const int error_number = written < 0 ? errno : ENOSPC;
-    if (ftruncate(fd_.get(), size_) != 0) {
-      return ErrnoStatus(errno, StrCat("cutting ", path_, " back after a failed write"));
-    }
-    return ErrnoStatus(error_number, StrCat("writing ", path_));
+    const Status status = ErrnoStatus(written < 0 ? errno : ENOSPC, StrCat("writing ", path_));
+    torn_ = true;
+    LogIfError(CutBack(), "a journal with a torn line");
+    return status;
   }
   size_ += written;
   ++next_seq_;
@@ -83,6 +99,11 @@ Status JournalWriter::AppendSynced(RecordBody body) {
   MFT_RETURN_IF_ERROR(Append(std::move(body)));
   if (fdatasync(fd_.get()) != 0) {
     return ErrnoStatus(errno, StrCat("fdatasync of ", path_));
+  }
+  if (!entry_synced_) {
+    const std::string directory = std::filesystem::path(path_).parent_path().string();
+    MFT_RETURN_IF_ERROR(FsyncDir(directory.empty() ? "." : directory));
+    entry_synced_ = true;
   }
   return Status::Ok();
 }

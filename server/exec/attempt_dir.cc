@@ -16,18 +16,6 @@ std::string RankJournalName(int rank) {
   return StrCat("rank-", rank, ".jsonl");
 }
 
-Status MakeDurableDirs(const std::string& path, mode_t mode) {
-  if (IsDirectory(path)) {
-    return Status::Ok();
-  }
-  const std::string parent = std::filesystem::path(path).parent_path().string();
-  if (parent != path && !parent.empty()) {
-    MFT_RETURN_IF_ERROR(MakeDurableDirs(parent, mode));
-  }
-  MFT_RETURN_IF_ERROR(MakeDirs(path, mode));
-  return FsyncDir(parent.empty() ? "." : parent);
-}
-
 Status CreateAttemptDir(const std::string& dir, const AttemptFile& file) {
   if (PathExists(dir)) {
     return AlreadyExists(StrCat(dir, ": exists already"));

@@ -18,9 +18,6 @@ inline constexpr std::string_view kRunnerJournalName = "runner.jsonl";
 // Journal of a rank: "rank-0.jsonl".
 std::string RankJournalName(int rank);
 
-// mkdir -p whose every new entry is on disk on return.
-Status MakeDurableDirs(const std::string& path, mode_t mode = 0755);
-
 // Makes `dir` with its attempt.json, durable. ALREADY_EXISTS if the directory is there.
 Status CreateAttemptDir(const std::string& dir, const AttemptFile& file);
 

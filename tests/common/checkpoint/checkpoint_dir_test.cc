@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/checkpoint/checkpoint_dir.h"
 
+#include <array>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <stdexcept>
 
 #include <gtest/gtest.h>
 
 #include "common/base/files.h"
+#include "common/checkpoint/safetensors.h"
 #include "tests/support/temp_dir.h"
 
 namespace mft {
@@ -79,11 +83,85 @@ TEST_F(Checkpoints, RetentionKeepsTheNewestSteps) {
   EXPECT_EQ(ListCheckpointSteps(dir_.path()), (std::vector<int64_t>{3, 4}));
 }
 
+TEST_F(Checkpoints, AnExceptionLeavesNothingBehind) {
+  EXPECT_THROW(static_cast<void>(PublishCheckpoint(dir_.path(),
+                                                   {.step = 1},
+                                                   [](const std::string&) -> Status {
+                                                     throw std::runtime_error("out of memory");
+                                                   })),
+               std::runtime_error);
+  EXPECT_TRUE(ListDir(CheckpointsDir(dir_.path())).value().empty());
+}
+
+TEST_F(Checkpoints, ErrorsThatSayNothingAboutTheDataRenameNothing) {
+  ASSERT_TRUE(Publish(1).ok());
+  const std::string manifest = ReadFile(Dir(1) + "/state/MANIFEST").value();
+  std::string newer = manifest;
+  newer.replace(newer.find("\"version\": 1"), 12, "\"version\": 2");
+  std::ofstream(Dir(1) + "/state/MANIFEST") << newer;
+  const auto scan = ScanCheckpoints(dir_.path(), "att");
+  EXPECT_EQ(scan.status().code(), Code::kFailedPrecondition);
+  EXPECT_NE(scan.status().message().find("version 2"), std::string::npos);
+  EXPECT_TRUE(fs::exists(Dir(1)));
+}
+
+TEST_F(Checkpoints, EveryKindOfDamageIsFound) {
+  const std::string file = "/consolidated/lora.safetensors";
+  const std::vector<std::function<void()>> damages = {
+      [&] { fs::remove(Dir(1) + file); },
+      [&] { fs::resize_file(Dir(1) + file, 3); },
+      [&] { std::ofstream(Dir(1) + file) << "weightx"; },
+      [&] { std::ofstream(Dir(1) + "/state/MANIFEST") << "{"; },
+      [&] { fs::resize_file(Dir(1) + "/state/MANIFEST", 0); },
+      [&] {
+        fs::rename(Dir(1) + file, Dir(1) + "/elsewhere");
+        fs::create_symlink("../elsewhere", Dir(1) + file);
+      },
+      [&] { fs::rename(Dir(1), Dir(7)); },
+  };
+  for (size_t i = 0; i < damages.size(); ++i) {
+    fs::remove_all(CheckpointsDir(dir_.path()));
+    ASSERT_TRUE(Publish(1).ok());
+    damages[i]();
+    const auto scan = ScanCheckpoints(dir_.path(), "att");
+    ASSERT_TRUE(scan.ok()) << scan.status().message();
+    EXPECT_TRUE(scan->good.empty()) << "damage " << i;
+    EXPECT_FALSE(scan->renamed.empty()) << "damage " << i;
+  }
+}
+
+TEST_F(Checkpoints, AScanCutShortCanBeRepeatedUnderTheSameName) {
+  ASSERT_TRUE(Publish(1).ok());
+  fs::create_directories(Dir(1) + ".bad-att");
+  fs::remove(Dir(1) + "/state/MANIFEST");
+  const auto scan = ScanCheckpoints(dir_.path(), "att");
+  ASSERT_TRUE(scan.ok()) << scan.status().message();
+  EXPECT_TRUE(fs::exists(Dir(1) + ".bad-att-2"));
+}
+
+TEST_F(Checkpoints, AFullDiskKeepsItsErrnoAndLeavesNothingBehind) {
+  const auto failed = PublishCheckpoint(dir_.path(), {.step = 1}, [](const std::string& directory) {
+    fs::create_symlink("/dev/full", directory + "/state/x");
+    const std::array<std::byte, 4> bytes{};
+    return WriteSafetensors(directory + "/state/x", {{"a", DType::kF32, {1}, bytes}});
+  });
+  EXPECT_EQ(failed.status().code(), Code::kResourceExhausted);
+  EXPECT_NE(failed.status().message().find("No space left on device"), std::string::npos);
+  EXPECT_TRUE(ListDir(CheckpointsDir(dir_.path())).value().empty());
+}
+
+TEST_F(Checkpoints, AnEmptyDirectoryInTheWayIsNotReplaced) {
+  fs::create_directories(Dir(5));
+  EXPECT_EQ(Publish(5).status().code(), Code::kAlreadyExists);
+  EXPECT_TRUE(fs::is_empty(Dir(5)));
+}
+
 TEST_F(Checkpoints, AManifestCannotPointOutside) {
   ASSERT_TRUE(Publish(1).ok());
   std::ofstream(Dir(1) + "/state/MANIFEST")
-      << R"({"version":1,"step":1,"files":[{"path":"../../x","size":1,"sha256":""}]})";
+      << R"({"version":1,"step":1,"attempt":1,"job_id":"","plan":{},"files":[{"path":"../../x","size":1,"sha256":""}]})";
   EXPECT_EQ(VerifyCheckpoint(Dir(1)).code(), Code::kDataLoss);
+  EXPECT_NE(VerifyCheckpoint(Dir(1)).message().find("leaves the checkpoint"), std::string::npos);
 }
 
 }  // namespace

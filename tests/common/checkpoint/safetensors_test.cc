@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/checkpoint/safetensors.h"
 
+#include <array>
 #include <cstring>
+#include <filesystem>
 
 #include <gtest/gtest.h>
 
+#include "common/base/files.h"
 #include "common/checkpoint/model_files.h"
 #include "tests/support/temp_dir.h"
 
@@ -44,21 +47,31 @@ std::string Tensor(const std::string& dtype, const std::string& shape, const std
          "}}";
 }
 
+std::string Repeat(const std::string& text, int times) {
+  std::string out;
+  for (int i = 0; i < times; ++i) {
+    out += text;
+  }
+  return out;
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Safetensors,
     HostileFile,
     ::testing::Values(
-        Hostile{"Empty", "", "shorter"},
-        Hostile{"Short", "1234567", "shorter"},
-        Hostile{"Header2To63", File(uint64_t{1} << 63, kGood, kZeros), "header of"},
+        Hostile{"Empty", "", "too short"},
+        Hostile{"Short", "1234567", "too short"},
+        Hostile{"Header2To63",
+                File(uint64_t{1} << 63, kGood, kZeros),
+                "header length 9223372036854775808"},
         Hostile{"HeaderPastTheEnd", File(1000, kGood, kZeros), "header of"},
-        Hostile{"HeaderWrapsAround", File(UINT64_MAX, kGood, kZeros), "header of"},
-        Hostile{"NoUtf8", File("\xFF", ""), "header"},
-        Hostile{"NoJson", File("{", ""), "header"},
+        Hostile{"HeaderWrapsAround", File(UINT64_MAX, kGood, kZeros), "over the limit"},
+        Hostile{"NoUtf8", File("\xFF", ""), "UTF-8"},
+        Hostile{"NoJson", File("{", ""), "not valid JSON at its byte 2"},
         Hostile{"NoObject", File("[]", ""), "object"},
-        Hostile{"Deep", File(std::string(100000, '['), ""), "nesting"},
+        Hostile{"Deep", File(std::string(100000, '['), ""), "must be a JSON object, not a list"},
         Hostile{"Truncated", File(kGood, kZeros.substr(2)), "outside"},
-        Hostile{"Tail", File(kGood, kZeros + "x"), "tail"},
+        Hostile{"Tail", File(kGood, kZeros + "x"), "foreign bytes"},
         Hostile{"Hole", File(Tensor("\"I32\"", "[2]", "[8,16]"), kZeros), "hole"},
         Hostile{
             "Overlap",
@@ -77,22 +90,45 @@ INSTANTIATE_TEST_SUITE_P(
             File(
                 R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},"a":{"dtype":"U8","shape":[8],"data_offsets":[8,16]}})",
                 kZeros),
-            "duplicate key \"a\""},
-        Hostile{"UnknownDtype", File(Tensor("\"F7\"", "[16]", "[0,16]"), kZeros), "F7"},
+            "\"a\" twice"},
+        Hostile{"UnknownDtype",
+                File(Tensor("\"F7\"", "[16]", "[0,16]"), kZeros),
+                "unknown dtype \"F7\""},
         Hostile{"ShapeOverflow",
                 File(Tensor("\"I32\"", "[9007199254740992,9007199254740992]", "[0,16]"), kZeros),
-                "overflow"},
+                "more bytes than a 64-bit"},
         Hostile{"HugeShape",
                 File(Tensor("\"I32\"", "[2,18446744073709551614]", "[0,16]"), kZeros),
-                "not a size"},
-        Hostile{"NegativeShape", File(Tensor("\"I32\"", "[-4]", "[0,16]"), kZeros), "not a size"},
+                "[2, 18446744073709551614]"},
         Hostile{
-            "FractionalShape", File(Tensor("\"I32\"", "[4.0]", "[0,16]"), kZeros), "not a size"},
+            "NegativeShape", File(Tensor("\"I32\"", "[-4]", "[0,16]"), kZeros), "-4 at \"shape\""},
+        Hostile{"FractionalShape",
+                File(Tensor("\"I32\"", "[4.0]", "[0,16]"), kZeros),
+                "4.0 at \"shape\""},
         Hostile{"ReversedOffsets", File(Tensor("\"I32\"", "[4]", "[16,0]"), kZeros), "outside"},
         Hostile{"WrongSize", File(Tensor("\"I32\"", "[2,2]", "[0,4]"), kZeros), "16 bytes"},
         Hostile{"ExtraField",
                 File(R"({"t":{"dtype":"U8","shape":[16],"data_offsets":[0,16],"x":1}})", kZeros),
-                "exactly"},
+                "has 1 at \"x\""},
+        Hostile{"NoShape",
+                File(R"({"t":{"dtype":"U8","data_offsets":[0,16]}})", kZeros),
+                "has no \"shape\""},
+        Hostile{
+            "DtypeTwice",
+            File(R"({"t":{"dtype":"U8","dtype":"U8","shape":[16],"data_offsets":[0,16]}})", kZeros),
+            "\"dtype\" twice"},
+        Hostile{"ThreeOffsets", File(Tensor("\"U8\"", "[16]", "[0,8,16]"), kZeros), "3 numbers"},
+        Hostile{"OffsetsOverflow",
+                File(Tensor("\"U8\"", "[16]", "[0,99999999999999999999]"), kZeros),
+                "99999999999999999999"},
+        Hostile{"ManyDimensions",
+                File(Tensor("\"U8\"", "[1" + Repeat(",1", 99) + "]", "[0,1]"), "x"),
+                "more than 64"},
+        Hostile{"NestedShape", File(Tensor("\"U8\"", "[[16]]", "[0,16]"), kZeros), "a list"},
+        Hostile{"TensorIsNumber", File(R"({"t":16})", kZeros), "16 at \"t\""},
+        Hostile{"TextBehindTheHeader", File("{} {}", ""), "not valid JSON"},
+        Hostile{"MetadataTwice", File(R"({"__metadata__":{},"__metadata__":{}})", ""), "twice"},
+        Hostile{"MetadataKeyTwice", File(R"({"__metadata__":{"a":"","a":""}})", ""), "twice"},
         Hostile{"MetadataNotText", File(R"({"__metadata__":{"a":1}})", ""), "__metadata__"}),
     [](const auto& test) { return test.param.name; });
 
@@ -123,6 +159,62 @@ TEST(Safetensors, ReadsBackWhatItWrote) {
   EXPECT_EQ(tensor->shape, (std::vector<int64_t>{2, 3}));
   EXPECT_EQ(std::memcmp(tensor->data.data(), a.data(), 24), 0);
   EXPECT_EQ((*file)->Find("c"), nullptr);
+}
+
+TEST(Safetensors, ReadsAHugeHeaderInLinearTime) {
+  const testing::TempDir dir;
+  std::string header = "{";
+  constexpr int kTensors = 300'000;
+  for (int i = 0; i < kTensors; ++i) {
+    header += (i == 0 ? "\"" : ",\"") + std::to_string(i) +
+              R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})";
+  }
+  const auto file = SafetensorsFile::Open(dir.Write("m", File(header + "}", "")));
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  EXPECT_EQ((*file)->tensors().size(), kTensors);
+}
+
+TEST(Safetensors, WritesEveryTensorAligned) {
+  const testing::TempDir dir;
+  const std::array<std::byte, 8> bytes{};
+  ASSERT_TRUE(WriteSafetensors(dir.File("x"),
+                               {{"a", DType::kU8, {3}, std::span(bytes).first(3)},
+                                {"b", DType::kBF16, {1}, std::span(bytes).first(2)},
+                                {"d", DType::kF32, {2}, bytes},
+                                {"c", DType::kI64, {1}, bytes}})
+                  .ok());
+  const auto file = SafetensorsFile::Open(dir.File("x"));
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  for (const TensorEntry& tensor : (*file)->tensors()) {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor.data.data()) % DTypeSize(tensor.dtype), 0U)
+        << tensor.name;
+  }
+}
+
+TEST(Safetensors, RefusesToWriteWhatItWouldNotRead) {
+  const testing::TempDir dir;
+  const std::array<std::byte, 4> bytes{};
+  const auto write = [&](std::vector<TensorToWrite> tensors) {
+    return WriteSafetensors(dir.File("x"), std::move(tensors));
+  };
+  const TensorToWrite good{"a", DType::kF32, {1}, bytes};
+  EXPECT_NE(write({good, good}).message().find("\"a\" is given twice"), std::string::npos);
+  EXPECT_NE(write({{"a", DType::kF32, {2}, bytes}}).message().find("shape [2] of F32"),
+            std::string::npos);
+  EXPECT_FALSE(write({{"a", DType::kF32, {-1}, bytes}}).ok());
+  EXPECT_FALSE(write({{"\xff", DType::kF32, {1}, bytes}}).ok());
+  EXPECT_FALSE(write({{"__metadata__", DType::kF32, {1}, bytes}}).ok());
+  EXPECT_TRUE(ListDir(dir.path())->empty());
+}
+
+TEST(Safetensors, AFullDiskKeepsItsErrnoAndLeavesNoFile) {
+  const testing::TempDir dir;
+  std::filesystem::create_symlink("/dev/full", dir.File("x"));
+  const std::array<std::byte, 4> bytes{};
+  const Status status = WriteSafetensors(dir.File("x"), {{"a", DType::kF32, {1}, bytes}});
+  EXPECT_EQ(status.code(), Code::kResourceExhausted);
+  EXPECT_NE(status.message().find("No space left on device"), std::string::npos);
+  EXPECT_TRUE(ListDir(dir.path())->empty());
 }
 
 TEST(CheckTensors, ListsWhatDoesNotFit) {

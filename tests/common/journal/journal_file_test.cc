@@ -2,11 +2,14 @@
 #include <sys/resource.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
 #include <gtest/gtest.h>
 
+#include "common/journal/build.h"
+#include "common/journal/ends.h"
 #include "common/journal/heartbeat.h"
 #include "common/journal/tailer.h"
 #include "common/journal/writer.h"
@@ -105,6 +108,82 @@ TEST_F(JournalFile, ALostTailOfNulsIsNotARecord) {
   EXPECT_TRUE(ReadAll(tailer).empty());
   std::filesystem::resize_file(path_, 3);
   EXPECT_TRUE(ReadAll(tailer).empty());
+}
+
+TEST_F(JournalFile, AHugeLostTailOfNulsIsNotARecordEither) {
+  { Open(); }
+  AppendRaw(path_, std::string(1'000'000, '\0'));
+  JournalTailer tailer(path_, {});
+  EXPECT_EQ(ReadAll(tailer).size(), 1U);
+  EXPECT_TRUE(ReadAll(tailer).empty());
+  // A writer that goes on cuts it off.
+  ASSERT_TRUE(Open()->Append(PhaseRecord{"p", ""}).ok());
+  const auto items = ReadAll(tailer);
+  ASSERT_EQ(items.size(), 1U);
+  EXPECT_EQ(Seq(items[0]), 2);
+}
+
+TEST_F(JournalFile, BadLinesInARowAreOneDamage) {
+  { Open(); }
+  for (int i = 0; i < 1000; ++i) {
+    AppendRaw(path_, "x\n");
+  }
+  JournalTailer tailer(path_, {});
+  const auto items = ReadAll(tailer);
+  ASSERT_EQ(items.size(), 2U);
+  EXPECT_EQ(std::get<JournalDamage>(items[1].item).lines, 1000);
+  EXPECT_EQ(items[1].end_offset, tailer.position().offset);
+}
+
+TEST_F(JournalFile, ReadingEndsExactlyAtALineEnd) {
+  const auto writer = Open();
+  while (std::filesystem::file_size(path_) < 3 * kMaxRecordBytes) {
+    ASSERT_TRUE(writer->Append(MessageRecord{"info", std::string(997, 'x')}).ok());
+  }
+  const auto size = static_cast<int64_t>(std::filesystem::file_size(path_));
+  for (const size_t budget : {size_t{1}, size_t{100'000}, static_cast<size_t>(size)}) {
+    JournalTailer tailer(path_, {});
+    bool more = true;
+    while (more) {
+      ASSERT_TRUE(tailer.Read(budget, &more).ok());
+    }
+    EXPECT_EQ(tailer.position().offset, size) << budget;
+  }
+}
+
+TEST_F(JournalFile, AnotherAttemptsJournalIsNotContinued) {
+  { Open(); }
+  const auto other = JournalWriter::Open(path_, {.attempt_id = "b"});
+  EXPECT_EQ(other.status().code(), Code::kFailedPrecondition);
+  AppendRaw(path_, "a bad line\n");
+  ASSERT_TRUE(Open()->Append(PhaseRecord{"p", ""}).ok());
+  EXPECT_EQ(ReadJournalEnds(path_)->last->seq, 2);
+}
+
+TEST_F(JournalFile, TheEndsAreFoundWithoutWhatIsBetween) {
+  EXPECT_FALSE(ReadJournalEnds(path_)->header.has_value());
+  const auto writer = Open();
+  for (int i = 0; i < 500; ++i) {
+    ASSERT_TRUE(writer->Append(MessageRecord{"info", std::string(2000, 'x')}).ok());
+  }
+  ASSERT_TRUE(writer->AppendSynced(FinalRecord{.outcome = "done"}).ok());
+  AppendRaw(path_, R"({"seq":9)");
+  const auto ends = ReadJournalEnds(path_);
+  ASSERT_TRUE(ends.ok() && ends->header && ends->last);
+  EXPECT_EQ(ends->header->attempt_id, "a");
+  EXPECT_TRUE(std::holds_alternative<FinalRecord>(ends->last->body));
+}
+
+TEST_F(JournalFile, OnlyRanksOfTheRunnersBuildGoOn) {
+  const std::string variable(kBuildVariable);
+  unsetenv(variable.c_str());
+  EXPECT_TRUE(CheckBuildOfRunner().ok());
+  setenv(variable.c_str(), std::string(BuildId()).c_str(), 1);
+  EXPECT_TRUE(CheckBuildOfRunner().ok());
+  setenv(variable.c_str(), "another", 1);
+  EXPECT_EQ(CheckBuildOfRunner().reason(), "BUILD_MISMATCH");
+  EXPECT_NE(CheckBuildOfRunner().message().find("another"), std::string::npos);
+  unsetenv(variable.c_str());
 }
 
 TEST_F(JournalFile, AFailedWriteLeavesWholeLines) {
