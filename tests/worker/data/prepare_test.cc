@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/data/prepare.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/base/files.h"
+#include "common/dataset/token_cache.h"
+#include "common/journal/record.h"
+#include "tests/worker/data/prepare_fixture.h"
+
+namespace mft {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::StartsWith;
+
+using PrepareData = testing::PrepareFixture;
+
+constexpr char kPreTokenised[] = R"({"tokens": [1, 5, 6, 2], "mask": [0, 0, 1, 1]})";
+constexpr char kChat[] =
+    R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]})";
+
+std::string Lines(int count, std::string_view line) {
+  std::string text;
+  for (int i = 0; i < count; ++i) {
+    text += StrCat(line, "\n");
+  }
+  return text;
+}
+
+TEST_F(PrepareData, PreTokenisedSamplesNeedNoTokenizer) {
+  spec_.data.instruct_data = dir_.Write("a.jsonl", Lines(3, kPreTokenised));
+  spec_.seq_len = 3;
+  spec_.max_steps = 30;
+  const auto data = Prepare();
+  ASSERT_TRUE(data.ok()) << data.status().ToString();
+  EXPECT_EQ(data->samples, 3);
+  EXPECT_EQ(data->tokens, 12);
+  EXPECT_EQ(data->loss_tokens, 6);
+  EXPECT_FALSE(data->reused);
+  EXPECT_EQ(data->steps_per_epoch, 3);
+  EXPECT_EQ(data->epochs, 10);
+  EXPECT_THAT(observer_.phases, ElementsAre(kPhaseValidating, kPhaseTokenizing));
+  EXPECT_THAT(observer_.warnings, IsEmpty());
+  const auto cache = TokenCache::Open(data->directory);
+  ASSERT_TRUE(cache.ok());
+  EXPECT_EQ(data->directory, dir_.File("cache/" + (*cache)->content_key()));
+  EXPECT_THAT((*cache)->sample(0, 2).tokens, ElementsAre(1, 5, 6, 2));
+  EXPECT_THAT((*cache)->sample(0, 2).mask, ElementsAre(0, 0, 1, 1));
+}
+
+TEST_F(PrepareData, ChatsAndTextsGoThroughTheModelsTokenizer) {
+  AddTokenizer();
+  spec_.data.data = dir_.Write("text.jsonl", R"({"text": "Hello world"})");
+  spec_.data.instruct_data = dir_.Write("chat.jsonl", Lines(2, kChat)) + ":3";
+  spec_.data.eval_instruct_data = dir_.Write("eval.jsonl", kChat);
+  spec_.no_eval = false;
+  const auto data = Prepare();
+  ASSERT_TRUE(data.ok()) << data.status().ToString() << observer_.problems.size();
+  EXPECT_EQ(data->samples, 3);
+  EXPECT_EQ(data->eval_samples, 1);
+  const auto cache = TokenCache::Open(data->directory);
+  ASSERT_EQ((*cache)->sources().size(), 3u);
+  EXPECT_THAT((*cache)->sample(0, 0).tokens, ElementsAre(1, 23325, 2294, 2));
+  EXPECT_THAT((*cache)->sample(1, 1).tokens, ElementsAre(1, 3, 16127, 4, 23325, 29576, 2));
+  EXPECT_THAT((*cache)->sample(1, 1).mask, ElementsAre(0, 0, 0, 0, 1, 1, 1));
+  EXPECT_EQ((*cache)->sources()[1].weight, 3);
+  EXPECT_EQ((*cache)->sources()[2].kind, SourceKind::kEval);
+}
+
+TEST_F(PrepareData, TheSecondTimeReusesTheCache) {
+  spec_.data.instruct_data = dir_.Write("a.jsonl", Lines(3, kPreTokenised));
+  const auto first = Prepare();
+  ASSERT_TRUE(first.ok());
+  spec_.data.instruct_data += ":7";  // a weight changes no sample
+  const auto second = Prepare();
+  ASSERT_TRUE(second.ok());
+  EXPECT_TRUE(second->reused);
+  EXPECT_EQ(second->directory, first->directory);
+  EXPECT_EQ(second->samples, 3);
+  dir_.Write("a.jsonl", Lines(4, kPreTokenised));
+  const auto third = Prepare();
+  ASSERT_TRUE(third.ok());
+  EXPECT_FALSE(third->reused);
+  EXPECT_NE(third->directory, first->directory);
+}
+
+TEST_F(PrepareData, ADamagedCacheIsMadeAnew) {
+  spec_.data.instruct_data = dir_.Write("a.jsonl", kPreTokenised);
+  const auto first = Prepare();
+  ASSERT_TRUE(first.ok());
+  ASSERT_TRUE(WriteFileAtomic(first->directory + "/tokens.mft", "damaged").ok());
+  const auto second = Prepare();
+  ASSERT_TRUE(second.ok()) << second.status().ToString();
+  EXPECT_FALSE(second->reused);
+  EXPECT_TRUE(TokenCache::Open(second->directory).ok());
+}
+
+TEST_F(PrepareData, ReportsEveryProblemOfEveryFileAndPublishesNothing) {
+  AddTokenizer();
+  spec_.data.data = dir_.Write("text.jsonl", "{\"text\": \"x\"}\n{\"text\": 7}\n");
+  spec_.data.instruct_data =
+      dir_.Write("chat.jsonl", StrCat(kChat, "\n{not json\n", kChat, "\n[]\n"));
+  spec_.data.eval_instruct_data =
+      dir_.Write("eval.jsonl", R"({"messages": [{"role": "user", "content": "Hi"}]})");
+  spec_.no_eval = false;
+  const Status status = Prepare().status();
+  EXPECT_EQ(status.code(), Code::kInvalidArgument);
+  EXPECT_EQ(status.reason(), "VALIDATION_FAILED");
+  EXPECT_THAT(status.message(), StartsWith("4 problems in the data; the first: "));
+  EXPECT_THAT(observer_.problems,
+              ElementsAre(StartsWith(dir_.File("text.jsonl:2: ")),
+                          StartsWith(dir_.File("chat.jsonl:2: ")),
+                          StartsWith(dir_.File("chat.jsonl:4: ")),
+                          StartsWith(dir_.File("eval.jsonl:1: "))));
+  EXPECT_THAT(*ListDir(dir_.File("cache")), IsEmpty());
+}
+
+TEST_F(PrepareData, SeveralThreadsGiveTheSameCache) {
+  AddTokenizer();
+  std::string text;
+  for (int i = 0; i < 3000; ++i) {
+    text += StrCat(R"({"messages": [{"role": "user", "content": "Question )",
+                   i,
+                   R"("}, {"role": "assistant", "content": "Answer )",
+                   i * i,
+                   "\"}]}\n");
+  }
+  spec_.data.instruct_data = dir_.Write("a.jsonl", text);
+  const auto one = Prepare();
+  ASSERT_TRUE(one.ok());
+  const std::string bytes = *ReadFile(one->directory + "/tokens.mft");
+  ASSERT_TRUE(RemoveTree(one->directory).ok());
+  threads_ = 4;
+  const auto four = Prepare();
+  ASSERT_TRUE(four.ok());
+  EXPECT_EQ(bytes, *ReadFile(four->directory + "/tokens.mft"));
+}
+
+TEST_F(PrepareData, IdsOutsideTheVocabularyAreProblems) {
+  MakeModel(6);
+  spec_.data.instruct_data = dir_.Write("a.jsonl", kPreTokenised);
+  EXPECT_EQ(Prepare().status().reason(), "VALIDATION_FAILED");
+  EXPECT_THAT(observer_.problems, ElementsAre(AllOf(HasSubstr("a.jsonl:1: "), HasSubstr("6"))));
+}
+
+TEST_F(PrepareData, AChatWithoutTokenizerIsAProblemThatSaysSo) {
+  spec_.data.instruct_data = dir_.Write("a.jsonl", kChat);
+  EXPECT_EQ(Prepare().status().reason(), "VALIDATION_FAILED");
+  EXPECT_THAT(observer_.problems,
+              ElementsAre(AllOf(HasSubstr("a.jsonl:1: "), HasSubstr("tokenizer"))));
+}
+
+TEST_F(PrepareData, ATokenizerThatDoesNotFitTheModelIsRefused) {
+  AddTokenizer();
+  MakeModel(32000);
+  spec_.data.instruct_data = dir_.Write("a.jsonl", kChat);
+  const Status status = Prepare().status();
+  EXPECT_EQ(status.code(), Code::kInvalidArgument);
+  EXPECT_THAT(status.message(), AllOf(HasSubstr("32768"), HasSubstr("32000")));
+}
+
+TEST_F(PrepareData, DataWithoutATrainableTokenIsRefused) {
+  spec_.data.instruct_data = dir_.Write("a.jsonl", R"({"tokens": [1, 5], "mask": [1, 0]})");
+  const Status status = Prepare().status();
+  EXPECT_EQ(status.reason(), "VALIDATION_FAILED");
+  EXPECT_THAT(observer_.problems, ElementsAre(HasSubstr("to train on")));
+}
+
+TEST_F(PrepareData, OverlongSamplesAreReported) {
+  spec_.data.instruct_data = dir_.Write("a.jsonl", Lines(2, kPreTokenised));
+  spec_.seq_len = 2;
+  ASSERT_TRUE(Prepare().ok());
+  EXPECT_THAT(observer_.warnings,
+              ElementsAre(HasSubstr("2 of 2 samples are longer than seq_len 2")));
+}
+
+TEST_F(PrepareData, EvaluationDataIsLeftOutUnlessTheJobEvaluates) {
+  spec_.data.instruct_data = dir_.Write("a.jsonl", kPreTokenised);
+  spec_.data.eval_instruct_data = dir_.File("missing.jsonl");
+  EXPECT_TRUE(Prepare().ok());
+  spec_.no_eval = false;
+  EXPECT_EQ(Prepare().status().code(), Code::kNotFound);
+}
+
+TEST_F(PrepareData, AStopLeavesNothingBehind) {
+  spec_.data.instruct_data = dir_.Write("a.jsonl", Lines(5000, kPreTokenised));
+  observer_.stop_after = 4;  // hashing asks once or twice, then each block of lines
+  EXPECT_EQ(Prepare().status().code(), Code::kCancelled);
+  EXPECT_THAT(observer_.phases, Contains(kPhaseTokenizing));
+  EXPECT_THAT(*ListDir(dir_.File("cache")), IsEmpty());
+}
+
+TEST_F(PrepareData, ByHandTheCacheGoesExactlyThere) {
+  spec_.data.instruct_data = dir_.Write("a.jsonl", kPreTokenised);
+  const auto data = data::PrepareData(
+      {.spec = spec_, .cache_root = {}, .directory = dir_.File("out")}, observer_);
+  ASSERT_TRUE(data.ok()) << data.status().ToString();
+  EXPECT_EQ(data->directory, dir_.File("out"));
+  EXPECT_TRUE(TokenCache::Open(dir_.File("out")).ok());
+}
+
+TEST_F(PrepareData, AMissingModelOrFileIsNamed) {
+  spec_.data.instruct_data = dir_.File("gone.jsonl");
+  EXPECT_THAT(Prepare().status().message(), HasSubstr("gone.jsonl"));
+  spec_.model_id_or_path = dir_.File("no-model");
+  EXPECT_THAT(Prepare().status().message(), HasSubstr("no-model"));
+}
+
+}  // namespace
+}  // namespace mft

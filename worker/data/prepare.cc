@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/data/prepare.h"
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "common/base/files.h"
+#include "common/base/strings.h"
+#include "common/checkpoint/model_params.h"
+#include "common/dataset/batcher.h"
+#include "common/dataset/cache_key.h"
+#include "common/dataset/line_reader.h"
+#include "common/dataset/token_cache.h"
+#include "common/journal/record.h"
+#include "common/tokenizer/tokenizer.h"
+#include "worker/data/data_files.h"
+#include "worker/data/line_encoder.h"
+
+namespace mft::data {
+namespace {
+
+// Lines that are encoded together: enough to keep the threads busy, few enough to hold in memory.
+constexpr size_t kBlockLines = 1024;
+constexpr size_t kBlockBytes = size_t{4} << 20;
+
+Status Stopped() {
+  return {Code::kCancelled, "stopped"};
+}
+
+Status ValidationFailed(std::string message) {
+  return {Code::kInvalidArgument, "VALIDATION_FAILED", std::move(message)};
+}
+
+class Preparation {
+ public:
+  Preparation(const PrepareRequest& request, PrepareObserver& observer)
+      : request_(request), observer_(observer) {}
+  Result<PreparedData> Run();
+
+ private:
+  Status LoadModel();
+  Status HashFiles();
+  std::string Key() const;
+  Status Build();
+  Status ReadSource(const DataFiles& source);
+  Status ReadFileLines(SourceKind kind, const DataFile& file);
+  Status EncodeBlock(SourceKind kind, const DataFile& file, std::vector<DataLine> lines);
+  Status Take(const DataFile& file, const DataLine& line, const EncodedLine& encoded);
+  Result<PreparedData> Finish(bool reused);
+
+  const PrepareRequest& request_;
+  PrepareObserver& observer_;
+  int32_t vocab_size_ = 0;
+  std::unique_ptr<Tokenizer> tokenizer_;  // null: the model directory has none that can be read
+  std::unique_ptr<LineEncoder> encoder_;
+  std::vector<DataFiles> sources_;
+  std::string key_;
+  std::string directory_;
+  std::unique_ptr<TokenCacheWriter> writer_;  // null once there is a problem
+  int64_t problems_ = 0;
+  std::string first_problem_;
+};
+
+bool ChunksConversations(const JobSpec& spec) {
+  return spec.data.instruct.shuffle && spec.data.instruct.dynamic_chunk_fn_call;
+}
+
+Status Preparation::LoadModel() {
+  const std::string& model = request_.spec.model_id_or_path;
+  MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(model));
+  vocab_size_ = static_cast<int32_t>(params.vocab_size);
+  Status no_tokenizer;
+  const Result<std::string> path = FindTokenizerFile(model);
+  if (path.ok()) {
+    Result<std::unique_ptr<Tokenizer>> loaded = LoadTokenizer(*path);
+    no_tokenizer = loaded.status();
+    if (loaded.ok()) {
+      tokenizer_ = std::move(loaded).value();
+    }
+  } else {
+    no_tokenizer = path.status();
+  }
+  if (tokenizer_ != nullptr && tokenizer_->vocab_size() != vocab_size_) {
+    return InvalidArgument(StrCat(tokenizer_->path(),
+                                  " has ",
+                                  tokenizer_->vocab_size(),
+                                  " tokens, but params.json of ",
+                                  model,
+                                  " says vocab_size ",
+                                  vocab_size_));
+  }
+  encoder_ = std::make_unique<LineEncoder>(
+      LineEncoderOptions{.tokenizer = tokenizer_.get(),
+                         .no_tokenizer = no_tokenizer,
+                         .vocab_size = vocab_size_,
+                         .dynamic_chunking = ChunksConversations(request_.spec)});
+  return Status::Ok();
+}
+
+Status Preparation::HashFiles() {
+  MFT_ASSIGN_OR_RETURN(sources_, ListDataFiles(request_.spec));
+  for (DataFiles& source : sources_) {
+    for (DataFile& file : source.files) {
+      MFT_RETURN_IF_ERROR(HashDataFile(file, [this] { return observer_.Stopped(); }));
+    }
+  }
+  return Status::Ok();
+}
+
+std::string Preparation::Key() const {
+  CacheKeyInput input = {.tokenizer_hash = tokenizer_ == nullptr ? "" : tokenizer_->file_hash(),
+                         .vocab_size = vocab_size_,
+                         .dynamic_chunking = ChunksConversations(request_.spec),
+                         .sources = {}};
+  for (const DataFiles& source : sources_) {
+    CacheKeySource key = {.kind = source.kind, .file_hashes = {}};
+    for (const DataFile& file : source.files) {
+      key.file_hashes.push_back(file.hash);
+    }
+    input.sources.push_back(std::move(key));
+  }
+  return TokenCacheKey(input);
+}
+
+Status Preparation::Take(const DataFile& file, const DataLine& line, const EncodedLine& encoded) {
+  for (const std::string& problem : encoded.problems) {
+    const std::string text = StrCat(file.path, ":", line.number + 1, ": ", problem);
+    observer_.Problem(text);
+    first_problem_ = problems_++ == 0 ? text : first_problem_;
+  }
+  if (problems_ > 0) {
+    writer_.reset();  // what it holds will not be published: give the disk back, and go on checking
+    return Status::Ok();
+  }
+  bool chunked = false;
+  for (const EncodedSample& sample : encoded.samples) {
+    MFT_RETURN_IF_ERROR(
+        writer_->Add(sample.tokens, sample.mask, {.line = line.number, .chunked = chunked}));
+    chunked = true;
+  }
+  return Status::Ok();
+}
+
+Status Preparation::EncodeBlock(SourceKind kind,
+                                const DataFile& file,
+                                std::vector<DataLine> lines) {
+  std::vector<EncodedLine> encoded(lines.size());
+  std::atomic<size_t> next{0};
+  const auto work = [&] {
+    for (size_t i = next++; i < lines.size(); i = next++) {
+      encoded[i] = encoder_->Encode(kind, lines[i]);
+    }
+  };
+  {
+    const size_t others = std::min<size_t>(request_.threads - 1, lines.size() / 2);
+    std::vector<std::jthread> threads;
+    for (size_t i = 0; i < others; ++i) {
+      threads.emplace_back(work);
+    }
+    work();
+  }
+  for (size_t i = 0; i < lines.size(); ++i) {
+    MFT_RETURN_IF_ERROR(Take(file, lines[i], encoded[i]));
+  }
+  return observer_.Stopped() ? Stopped() : Status::Ok();
+}
+
+Status Preparation::ReadFileLines(SourceKind kind, const DataFile& file) {
+  MFT_ASSIGN_OR_RETURN(LineReader reader, LineReader::Open(file.path));
+  std::vector<DataLine> block;
+  size_t bytes = 0;
+  for (bool more = true; more;) {
+    DataLine line;
+    MFT_ASSIGN_OR_RETURN(more, reader.Next(line));
+    if (more) {
+      bytes += line.text.size();
+      block.push_back(std::move(line));
+    }
+    if (!more || block.size() >= kBlockLines || bytes >= kBlockBytes) {
+      MFT_RETURN_IF_ERROR(EncodeBlock(kind, file, std::exchange(block, {})));
+      bytes = 0;
+    }
+  }
+  return CheckUnchanged(file);
+}
+
+Status Preparation::ReadSource(const DataFiles& source) {
+  if (writer_ != nullptr) {
+    MFT_RETURN_IF_ERROR(writer_->BeginSource(source.path, source.kind, source.weight));
+  }
+  for (const DataFile& file : source.files) {
+    observer_.Phase(kPhaseTokenizing, file.path);
+    if (writer_ != nullptr) {
+      MFT_RETURN_IF_ERROR(writer_->BeginFile(file.path));
+    }
+    MFT_RETURN_IF_ERROR(ReadFileLines(source.kind, file));
+  }
+  return Status::Ok();
+}
+
+Status Preparation::Build() {
+  MFT_ASSIGN_OR_RETURN(writer_, TokenCacheWriter::Create(directory_, key_, vocab_size_));
+  for (const DataFiles& source : sources_) {
+    MFT_RETURN_IF_ERROR(ReadSource(source));
+  }
+  if (problems_ > 0) {
+    return ValidationFailed(StrCat(problems_,
+                                   problems_ == 1 ? " problem" : " problems",
+                                   " in the data; the first: ",
+                                   first_problem_));
+  }
+  const Status published = writer_->Publish();
+  writer_.reset();
+  return published;
+}
+
+// What the job will make of the cache: refuses data without anything to train on.
+Result<PreparedData> Preparation::Finish(bool reused) {
+  MFT_ASSIGN_OR_RETURN(const std::unique_ptr<TokenCache> cache, TokenCache::Open(directory_));
+  const JobSpec& spec = request_.spec;
+  const int ranks = static_cast<int>(spec.mftd.ranks);
+  MFT_ASSIGN_OR_RETURN(const BatcherOptions options, BatcherOptionsFor(spec, ranks, 0));
+  const Status trainable = Batcher::Create(*cache, options).status();
+  if (trainable.reason() == "NO_TRAINABLE_TOKENS") {
+    observer_.Problem(trainable.message());
+    return ValidationFailed(trainable.message());
+  }
+  MFT_RETURN_IF_ERROR(trainable);
+  PreparedData data = {.directory = directory_, .reused = reused};
+  double rows = 0;
+  for (size_t s = 0; s < cache->sources().size(); ++s) {
+    const SourceInfo& source = cache->sources()[s];
+    if (source.kind == SourceKind::kEval) {
+      data.eval_samples += source.samples;
+      continue;
+    }
+    data.samples += source.samples;
+    data.tokens += source.tokens;
+    data.loss_tokens += source.loss_tokens;
+    for (int64_t i = 0; i < source.samples; ++i) {
+      const SampleInfo sample = cache->info(s, i);
+      rows += sample.loss_tokens > 0 ? static_cast<double>(sample.length - 1) : 0;
+      data.overlong_samples += sample.length - 1 > spec.seq_len ? 1 : 0;
+    }
+  }
+  if (data.overlong_samples > 0) {
+    observer_.Warning(StrCat(data.overlong_samples,
+                             " of ",
+                             data.samples,
+                             " samples are longer than seq_len ",
+                             spec.seq_len,
+                             " and are split there; the parts do not see each other"));
+  }
+  const auto step_rows = static_cast<double>(spec.seq_len) * static_cast<double>(spec.batch_size) *
+                         static_cast<double>(spec.num_microbatches) * ranks;
+  data.steps_per_epoch = rows / step_rows;
+  data.epochs = static_cast<double>(spec.max_steps) / data.steps_per_epoch;
+  return data;
+}
+
+Result<PreparedData> Preparation::Run() {
+  observer_.Phase(kPhaseValidating, "");
+  MFT_RETURN_IF_ERROR(LoadModel());
+  MFT_RETURN_IF_ERROR(HashFiles());
+  key_ = Key();
+  directory_ =
+      request_.directory.empty() ? JoinPath(request_.cache_root, key_) : request_.directory;
+  if (!request_.cache_root.empty() && IsDirectory(request_.cache_root)) {
+    MFT_RETURN_IF_ERROR(RemoveStaleTokenCaches(request_.cache_root));
+  }
+  const Result<std::unique_ptr<TokenCache>> existing = TokenCache::Open(directory_);
+  const bool reused = existing.ok() && (*existing)->content_key() == key_;
+  if (!reused) {
+    MFT_RETURN_IF_ERROR(Build());
+  }
+  return Finish(reused);
+}
+
+}  // namespace
+
+Result<PreparedData> PrepareData(const PrepareRequest& request, PrepareObserver& observer) {
+  return Preparation(request, observer).Run();
+}
+
+}  // namespace mft::data
