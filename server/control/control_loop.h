@@ -28,6 +28,7 @@ struct ControlOptions {
   int64_t kill_margin_ms = 10'000;  // so much longer until the daemon kills runner and ranks itself
   int64_t retry_delay_ms = 1'000;   // before the second attempt; doubles up to a minute
   int64_t tick_ms = 100;
+  int64_t probe_ms = 5'000;  // between tries to write again, after the state could not be written
   const Clock* clock = nullptr;  // nullptr: SystemClock()
 };
 

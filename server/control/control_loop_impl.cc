@@ -19,7 +19,6 @@ namespace mft::server {
 namespace {
 
 constexpr int64_t kSecond = 1'000'000;
-constexpr int64_t kProbeInterval = 5 * kSecond;
 constexpr int64_t kMaintenanceInterval = 3600 * kSecond;
 constexpr int64_t kRequestAge = int64_t{7} * 86'400 * kSecond;
 constexpr int64_t kStepEventAge = int64_t{30} * 86'400 * kSecond;
@@ -167,14 +166,14 @@ void ControlLoop::Impl::Wait() {
 }
 
 int ControlLoop::Impl::TimeoutMs() const {
-  if (more_to_read_ || (schedule_due_ && disk_full_.empty())) {
+  if (more_to_read_ || (schedule_due_ && closed_.ok())) {
     return 0;
   }
   if (!running_.empty()) {
     return static_cast<int>(options_.tick_ms);
   }
   int64_t until = std::min(next_maintenance_micros_, BootNow() + 60 * kSecond);
-  if (!disk_full_.empty()) {
+  if (!closed_.ok()) {
     until = std::min(until, next_probe_micros_);
   }
   for (const auto& [job_id, delay] : delays_) {
@@ -194,12 +193,12 @@ Status ControlLoop::Impl::CommitAndTell(Changes& changes) {
   }
   if (!status.ok()) {
     ++stats_.store_errors;
-    if (disk_full_.empty()) {
+    if (closed_.ok()) {
       spdlog::error("the state cannot be written, new jobs are refused: {}", status.ToString());
-      next_probe_micros_ = BootNow() + kProbeInterval;
+      next_probe_micros_ = BootNow() + options_.probe_ms * 1000;
       snapshot_due_ = true;
     }
-    disk_full_ = status.message();
+    closed_ = status;
     return status;
   }
   const double seconds = static_cast<double>(BootNow() - begin) / kSecond;
@@ -226,24 +225,24 @@ void ControlLoop::Impl::Die(const Status& status) {
 }
 
 void ControlLoop::Impl::ProbeStore() {
-  if (disk_full_.empty() || BootNow() < next_probe_micros_) {
+  if (closed_.ok() || BootNow() < next_probe_micros_) {
     return;
   }
-  next_probe_micros_ = BootNow() + kProbeInterval;
+  next_probe_micros_ = BootNow() + options_.probe_ms * 1000;
   const Status status = store_->Probe();
   if (IsFatalStoreError(status)) {
     Die(status);
   }
   if (status.ok()) {
     spdlog::info("the state can be written again, new jobs are accepted");
-    disk_full_.clear();
+    closed_ = Status::Ok();
     schedule_due_ = true;
     snapshot_due_ = true;
   }
 }
 
 void ControlLoop::Impl::Maintain() {
-  if (BootNow() < next_maintenance_micros_ || !disk_full_.empty()) {
+  if (BootNow() < next_maintenance_micros_ || !closed_.ok()) {
     return;
   }
   next_maintenance_micros_ = BootNow() + kMaintenanceInterval;

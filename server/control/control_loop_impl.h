@@ -157,7 +157,7 @@ class ControlLoop::Impl {
   bool more_to_read_ = false;  // the last turn left journal bytes behind
   bool ready_ = false;
   bool stopping_ = false;
-  std::string disk_full_;  // why admission is closed
+  Status closed_;  // why nothing can be written and no job is accepted; ok: it can
   int64_t next_probe_micros_ = 0;
   int64_t next_maintenance_micros_ = 0;
   int64_t start_micros_ = 0;

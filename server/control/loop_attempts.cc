@@ -74,7 +74,7 @@ void ControlLoop::Impl::Adopt(const StoredState& stored) {
 
 void ControlLoop::Impl::FollowAttempts() {
   more_to_read_ = false;
-  if (running_.empty() || !disk_full_.empty()) {
+  if (running_.empty() || !closed_.ok()) {
     return;
   }
   Changes changes(state_, Now());

@@ -19,10 +19,8 @@ void ControlLoop::Impl::HandleCommands() {
 
 // Everything that can be said without touching the job's own files.
 Status ControlLoop::Impl::CheckSubmit(const SubmitRequest& request) const {
-  if (!disk_full_.empty()) {
-    return {Code::kResourceExhausted,
-            std::string(kStateDiskFull),
-            StrCat("new jobs are refused: ", disk_full_)};
+  if (!closed_.ok()) {
+    return closed_.WithContext("new jobs are refused");
   }
   if (const std::string other = JobWithRunDir(request.spec.run_dir); !other.empty()) {
     return {

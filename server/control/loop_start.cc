@@ -63,7 +63,7 @@ void ControlLoop::Impl::SchedulePass() {
   const bool delay_over = std::any_of(delays_.begin(), delays_.end(), [this](const auto& delay) {
     return delay.second.until_boot_micros <= BootNow();
   });
-  if (!disk_full_.empty() || (!schedule_due_ && !delay_over)) {
+  if (!closed_.ok() || (!schedule_due_ && !delay_over)) {
     return;
   }
   schedule_due_ = false;

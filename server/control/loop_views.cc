@@ -116,7 +116,7 @@ void ControlLoop::Impl::PublishSnapshot() {
   next->epoch = state_.epoch;
   next->start_micros = start_micros_;
   next->ready = ready_;
-  next->admission_closed = disk_full_;
+  next->admission_closed = closed_.message();
   next->jobs = views_;
   for (const auto& [id, view] : views_) {
     next->newest_first.push_back(view);

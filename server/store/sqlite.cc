@@ -13,7 +13,8 @@ namespace mft::server {
 
 namespace {
 
-constexpr int kBusyTimeoutMs = 5'000;
+// Nobody else writes; somebody who does by hand must not hold up the control thread.
+constexpr int kBusyTimeoutMs = 250;
 
 // WAL needs shared memory between all users of the file: no network file system has it.
 Status RefuseNetworkFilesystem(const std::string& path) {

@@ -10,6 +10,8 @@
 
 #include "common/base/files.h"
 #include "server/control/run_dir.h"
+#include "server/exec/attempt_dir.h"
+#include "server/store/sqlite.h"
 #include "tests/server/control/harness.h"
 
 namespace mft::server {
@@ -148,6 +150,30 @@ TEST_F(Submit, ASecondDaemonOnTheSameStateIsRefused) {
   EXPECT_EQ(refused.reason(), "STATE_DIR_IN_USE");
   EXPECT_EQ(ExitCodeFor(refused.code()), 6);
   EXPECT_THAT(refused.message(), HasSubstr(harness_.options().state_dir));
+}
+
+// Somebody else's write lock stands in for a full disk: both refuse a commit and pass.
+TEST_F(Submit, IsRefusedWhileTheStateCannotBeWrittenAndRunningJobsGoOn) {
+  harness_.options().probe_ms = 50;
+  harness_.Start();
+  const std::string id = harness_.Submit(harness_.RunDir("a"), 100, {{"step_ms", "2"}});
+  ASSERT_TRUE(harness_.WaitFor(id, JobState::kRunning));
+  const auto other =
+      Database::Open(harness_.loop().database_path(), Database::Mode::kReadWrite).value();
+  ASSERT_TRUE(other->Script("BEGIN IMMEDIATE").ok());
+  const std::string dir = harness_.View(id)->attempt_dir;
+  EXPECT_TRUE(
+      testing::Eventually([&] { return !harness_.loop().snapshot()->admission_closed.empty(); }));
+  const Status refused = harness_.Submit(Request("b")).status();
+  EXPECT_EQ(refused.reason(), kStateBusy);
+  EXPECT_TRUE(testing::Eventually([&] { return !*AttemptLockHeld(dir); }))
+      << "the job goes on to its end";
+  EXPECT_EQ(harness_.View(id)->job.state, JobState::kRunning)
+      << "which nobody hears of before it is durable";
+  ASSERT_TRUE(other->Script("ROLLBACK").ok());
+  ASSERT_TRUE(harness_.WaitFor(id, JobState::kSucceeded));
+  EXPECT_EQ(testing::Steps(harness_.Events(id)).size(), 100u);
+  EXPECT_TRUE(harness_.Submit(Request("b")).ok());
 }
 
 TEST_F(Submit, SlotsForConversationsCountAgainstTheCores) {
