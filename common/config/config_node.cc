@@ -12,6 +12,27 @@ struct Budget {
   int nodes = kMaxConfigNodes;
 };
 
+Result<ConfigNode> Convert(const Json& json, int depth, Budget& budget);
+
+Status ConvertMembers(const Json& object, int depth, Budget& budget, ConfigNode& node) {
+  for (const auto& [key, value] : object.items()) {
+    if (value.is_null()) {
+      continue;
+    }
+    MFT_ASSIGN_OR_RETURN(ConfigNode child, Convert(value, depth + 1, budget));
+    node.members.push_back({.key = key, .line = 0, .value = std::move(child)});
+  }
+  return Status::Ok();
+}
+
+Status ConvertItems(const Json& array, int depth, Budget& budget, ConfigNode& node) {
+  for (const Json& value : array) {
+    MFT_ASSIGN_OR_RETURN(ConfigNode child, Convert(value, depth + 1, budget));
+    node.items.push_back(std::move(child));
+  }
+  return Status::Ok();
+}
+
 Result<ConfigNode> Convert(const Json& json, int depth, Budget& budget) {
   if (depth > kMaxConfigDepth) {
     return InvalidArgument(StrCat("nested deeper than ", kMaxConfigDepth, " levels"));
@@ -22,18 +43,10 @@ Result<ConfigNode> Convert(const Json& json, int depth, Budget& budget) {
   ConfigNode node;
   if (json.is_object()) {
     node.kind = ConfigNode::Kind::kMap;
-    for (const auto& [key, value] : json.items()) {
-      if (!value.is_null()) {
-        MFT_ASSIGN_OR_RETURN(ConfigNode child, Convert(value, depth + 1, budget));
-        node.members.push_back({.key = key, .line = 0, .value = std::move(child)});
-      }
-    }
+    MFT_RETURN_IF_ERROR(ConvertMembers(json, depth, budget, node));
   } else if (json.is_array()) {
     node.kind = ConfigNode::Kind::kList;
-    for (const Json& value : json) {
-      MFT_ASSIGN_OR_RETURN(ConfigNode child, Convert(value, depth + 1, budget));
-      node.items.push_back(std::move(child));
-    }
+    MFT_RETURN_IF_ERROR(ConvertItems(json, depth, budget, node));
   } else if (json.is_string()) {
     node.kind = ConfigNode::Kind::kScalar;
     node.quoted = true;
