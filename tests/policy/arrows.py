@@ -35,7 +35,7 @@ ARROWS = {
 
 # Headers that may stand only below these folders: one home each.
 HOMES = {
-    r"(ATen|c10|torch)/.*": ["worker/model", "worker/kernels", "worker/comm", "worker/train", "worker/infer", "worker/main.cc", "tests/worker"],
+    r"(ATen|c10|torch)/.*": ["worker/model", "worker/kernels", "worker/comm", "worker/train", "worker/infer", "worker/main.cc", "tests/worker", "tests/bench"],
     r"sqlite3\.h": ["server/store", "tests/server"],
     r"yaml-cpp/.*": ["common/config", "client"],
     r"sentencepiece.*": ["common/tokenizer"],

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+// How close a training step on the CPU comes to the machine's own matrix product: a step of LoRA
+// over a small Mistral model, and at::mm right before and after it, repeated; medians. A step needs
+// 4 N + 6 P FLOPs a token: the N frozen weights forward and backward, the P LoRA weights also for
+// their gradient. Attention is not counted, so the figure is what a user gains from faster code.
+//
+//   worker_step_bench [--rounds N] [--threads N] [--policy nothing|mlp|block]
+//                     [--kernels avx512|avx2|baseline] [--clock wall|cpu]
+
+#include <algorithm>
+#include <cstdio>
+#include <ctime>
+#include <map>
+#include <string>
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/rand.h>
+
+#include "common/base/strings.h"
+#include "worker/model/transformer.h"
+#include "worker/train/adamw.h"
+#include "worker/train/grad_clip.h"
+
+namespace mft {
+namespace {
+
+// Wall clock; with --clock cpu the processor time of the process, which a busy machine disturbs
+// less (meaningful with one thread).
+clockid_t g_clock = CLOCK_MONOTONIC;
+
+double Now() {
+  timespec now{};
+  clock_gettime(g_clock, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// Time by kernel and shape, gathered by wrapping the functions of the kernel table.
+std::map<std::string, double> g_times;
+
+struct Timer {
+  explicit Timer(std::string timed) : name(std::move(timed)), begin(Now()) {}
+  ~Timer() { g_times[name] += Now() - begin; }
+  std::string name;
+  double begin;
+};
+
+KernelTable g_inner;
+
+// Function pointers carry no state: one wrapper for each member of the table.
+template <auto kMember>
+struct Timed;
+template <typename R, typename... Args, R (*KernelTable::*kMember)(Args...)>
+struct Timed<kMember> {
+  static inline const char* name = nullptr;
+  static R Call(Args... args) {
+    const Timer timer(name);
+    return (g_inner.*kMember)(args...);
+  }
+};
+
+template <auto kMember>
+void Wrap(KernelTable& table, const char* name) {
+  Timed<kMember>::name = name;
+  table.*kMember = Timed<kMember>::Call;
+}
+
+void TimedGemm(View y, View a, View b, KernelTable::Gemm options) {
+  const int64_t k = options.transpose_a ? a.rows : a.cols;
+  const Timer timer(StrCat("gemm ",
+                           options.transpose_a ? "T" : "N",
+                           options.transpose_b ? "T" : "N",
+                           " m ",
+                           y.rows,
+                           " n ",
+                           y.cols,
+                           " k ",
+                           k,
+                           options.beta != 0 ? " +" : ""));
+  g_inner.gemm(y, a, b, options);
+}
+
+KernelTable TimedKernels(const KernelTable& kernels) {
+  g_inner = kernels;
+  KernelTable table = kernels;
+  table.gemm = TimedGemm;
+  Wrap<&KernelTable::rms_norm>(table, "rms_norm");
+  Wrap<&KernelTable::rms_norm_backward>(table, "rms_norm_backward");
+  Wrap<&KernelTable::rotary>(table, "rotary");
+  Wrap<&KernelTable::swiglu>(table, "swiglu");
+  Wrap<&KernelTable::swiglu_backward>(table, "swiglu_backward");
+  Wrap<&KernelTable::attention>(table, "attention");
+  Wrap<&KernelTable::attention_backward>(table, "attention_backward");
+  Wrap<&KernelTable::cross_entropy>(table, "cross_entropy");
+  Wrap<&KernelTable::gather_rows>(table, "gather_rows");
+  Wrap<&KernelTable::scatter_add_rows>(table, "scatter_add_rows");
+  return table;
+}
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Uniform in [-scale, scale), the same in every run.
+class Noise {
+ public:
+  void Fill(std::span<float> values, float scale) {
+    for (float& value : values) {
+      state_ = state_ * 6364136223846793005ULL + 1442695040888963407ULL;
+      value = scale * (static_cast<float>(state_ >> 40) / static_cast<float>(1 << 23) - 1.0F);
+    }
+  }
+
+ private:
+  uint64_t state_ = 1;
+};
+
+class RandomWeights final : public WeightSource {
+ public:
+  explicit RandomWeights(const ModelParams& params) : params_(params) {
+    const int64_t d = params.dim;
+    const int64_t q = params.n_heads * params.head_dim;
+    const int64_t kv = params.n_kv_heads * params.head_dim;
+    norm_.assign(static_cast<size_t>(d), 1.0F);
+    for (int64_t layer = 0; layer < params.n_layers; ++layer) {
+      blocks_.push_back({.wq = Matrix(q, d),
+                         .wk = Matrix(kv, d),
+                         .wv = Matrix(kv, d),
+                         .wo = Matrix(d, q),
+                         .w1 = Matrix(params.hidden_dim, d),
+                         .w2 = Matrix(d, params.hidden_dim),
+                         .w3 = Matrix(params.hidden_dim, d),
+                         .attention_norm = norm_.data(),
+                         .ffn_norm = norm_.data()});
+    }
+    head_.output = Matrix(params.vocab_size, d);
+    matmul_weights_ = weights_;
+    head_.embeddings = Matrix(params.vocab_size, d);
+    head_.norm = norm_.data();
+  }
+  const ModelParams& params() const override { return params_; }
+  BlockLease Acquire(int64_t block, Phase /*phase*/) override {
+    return BlockLease(&blocks_[static_cast<size_t>(block)]);
+  }
+  const HeadWeights& head() const override { return head_; }
+  int64_t resident_bytes() const override { return weights_ * 4; }
+  int64_t matmul_weights() const { return matmul_weights_; }  // all but the embeddings
+
+ private:
+  FrozenMat Matrix(int64_t out, int64_t in) {
+    std::vector<float>& data = matrices_.emplace_back(static_cast<size_t>(out * in));
+    noise_.Fill(data, 0.04F);
+    weights_ += out * in;
+    return {MatrixView(data.data(), out, in), WeightFormat::kF32, out, in};
+  }
+
+  ModelParams params_;
+  Noise noise_;
+  std::vector<std::vector<float>> matrices_;
+  std::vector<float> norm_;
+  std::vector<BlockWeights> blocks_;
+  HeadWeights head_;
+  int64_t weights_ = 0;
+  int64_t matmul_weights_ = 0;
+};
+
+struct Options {
+  int rounds = 9;
+  int threads = 2;
+  RecomputePolicy policy = RecomputePolicy::kNothing;
+  std::string kernels;
+};
+
+constexpr int64_t kSequences = 4;
+constexpr int64_t kSeqLen = 512;
+constexpr int64_t kTokens = kSequences * kSeqLen;
+
+ModelParams BenchParams() {
+  ModelParams params;
+  params.dim = 512;
+  params.n_layers = 8;
+  params.n_heads = 8;
+  params.n_kv_heads = 4;
+  params.head_dim = 64;
+  params.hidden_dim = 1408;
+  params.vocab_size = 32000;
+  params.norm_eps = 1e-5;
+  params.rope_theta = 1e4;
+  return params;
+}
+
+// 2048^3, the best of three products.
+double MatmulFlopsPerSecond(const at::Tensor& a, const at::Tensor& b, at::Tensor& y) {
+  double best = 0;
+  for (int i = 0; i < 3; ++i) {
+    const double begin = Now();
+    at::mm_out(y, a, b);
+    const auto flops = 2.0 * static_cast<double>(a.size(0) * a.size(1) * b.size(1));
+    best = std::max(best, flops / (Now() - begin));
+  }
+  return best;
+}
+
+struct Bench {
+  explicit Bench(const Options& options)
+      : weights(BenchParams()),
+        kernels(
+            TimedKernels(options.kernels.empty() ? CpuKernels() : *CpuKernelsFor(options.kernels))),
+        store(weights.params(),
+              {.rank = 16, .target_modules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"}}),
+        model(weights,
+              store,
+              kernels,
+              {.policy = options.policy, .max_rows = kTokens, .max_positions = kSeqLen}),
+        tokens(kTokens),
+        targets(kTokens),
+        row_weight(kTokens, 1.0F / kTokens) {
+    Noise noise;
+    noise.Fill(store.master(), 0.04F);
+    for (size_t i = 0; i < kTokens; ++i) {
+      tokens[i] = static_cast<int32_t>(i * 7919 % 32000);
+      targets[i] = static_cast<int32_t>((i + 1) * 7919 % 32000);
+    }
+    for (int64_t i = 0; i <= kSequences; ++i) {
+      cu_seqlens.push_back(static_cast<int32_t>(i * kSeqLen));
+    }
+  }
+
+  // A whole optimizer step: gradient, clipping, update.
+  double Step() {
+    const double begin = Now();
+    store.ZeroGrad();
+    model.ForwardBackward({tokens, targets, row_weight, cu_seqlens});
+    const double norm = std::sqrt(SumOfSquares(store.grad()));
+    AdamWUpdate({store.master(), store.grad(), store.moment1(), store.moment2()},
+                {.lr = 1e-4,
+                 .beta1 = 0.9,
+                 .weight_decay = 0.1,
+                 .grad_scale = ClipFactor(norm, 1.0),
+                 .update = ++updates});
+    return Now() - begin;
+  }
+
+  RandomWeights weights;
+  KernelTable kernels;
+  LoraStore store;
+  Transformer model;
+  std::vector<int32_t> tokens, targets, cu_seqlens;
+  std::vector<float> row_weight;
+  int64_t updates = 0;
+};
+
+void Run(const Options& options) {
+  at::set_num_threads(options.threads);
+  Bench bench(options);
+  const at::Tensor a = at::rand({kTokens, 2048});
+  const at::Tensor b = at::rand({2048, 2048});
+  at::Tensor y = at::empty({kTokens, 2048});
+  bench.Step();
+  MatmulFlopsPerSecond(a, b, y);
+  const double flops =
+      static_cast<double>(kTokens) *
+      static_cast<double>(4 * bench.weights.matmul_weights() + 6 * bench.store.size());
+  std::vector<double> ratios;
+  std::vector<double> rates;
+  std::vector<double> steps;
+  for (int i = 0; i < options.rounds; ++i) {
+    const double before = MatmulFlopsPerSecond(a, b, y);
+    g_times.clear();
+    const double seconds = bench.Step();
+    const double rate = std::max(before, MatmulFlopsPerSecond(a, b, y));
+    rates.push_back(rate);
+    steps.push_back(seconds);
+    ratios.push_back(flops / seconds / rate);
+    std::printf("round %d: mm %.1f GFLOP/s, step %.3f s, ratio %.3f\n",
+                i,
+                rate / 1e9,
+                seconds,
+                ratios.back());
+  }
+  std::vector<std::pair<double, std::string>> times;
+  for (const auto& [name, seconds] : g_times) {
+    times.emplace_back(seconds, name);
+  }
+  std::sort(times.rbegin(), times.rend());
+  for (const auto& [seconds, name] : times) {
+    std::printf("%8.2f ms  %s\n", 1e3 * seconds, name.c_str());
+  }
+  std::printf("mm %.1f GFLOP/s, step %.3f s, %.0f tokens/s, %.1f GFLOP/s, ratio %.3f (best %.3f)\n",
+              Median(rates) / 1e9,
+              Median(steps),
+              kTokens / Median(steps),
+              flops / Median(steps) / 1e9,
+              Median(ratios),
+              *std::max_element(ratios.begin(), ratios.end()));
+}
+
+}  // namespace
+}  // namespace mft
+
+int main(int argc, char** argv) {
+  mft::Options options;
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string name = argv[i];
+    const std::string value = argv[i + 1];
+    if (name == "--rounds") {
+      options.rounds = std::stoi(value);
+    } else if (name == "--threads") {
+      options.threads = std::stoi(value);
+    } else if (name == "--kernels") {
+      options.kernels = value;
+    } else if (name == "--policy") {
+      options.policy = value == "block" ? mft::RecomputePolicy::kBlock
+                       : value == "mlp" ? mft::RecomputePolicy::kMlp
+                                        : mft::RecomputePolicy::kNothing;
+    } else if (name == "--clock") {
+      mft::g_clock = value == "cpu" ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC;
+    } else {
+      std::fprintf(stderr, "unknown option %s\n", name.c_str());
+      return 2;
+    }
+  }
+  mft::Run(options);
+  return 0;
+}
