@@ -21,6 +21,7 @@ struct ControlOptions {
   std::string state_dir;    // absolute; created with mode 0700
   std::string program_dir;  // where mft-runner is; ExecutableDir() for the daemon itself
   std::string cache_root;   // token caches; "": <state>/cache
+  int64_t cache_bytes = int64_t{64} << 30;  // token caches beyond that go, oldest first
   std::string gpu_lock_dir = "/run/lock";
   int cores = 0;          // to share out between CPU jobs; 0: as many as this process may run on
   int prepare_slots = 2;  // data preparations at once; they take no cores from training

@@ -12,6 +12,7 @@
 #include <spdlog/spdlog.h>
 
 #include "common/base/strings.h"
+#include "server/control/cache_bound.h"
 #include "server/exec/attempt_dir.h"
 
 namespace mft::server {
@@ -45,11 +46,7 @@ ControlLoop::Impl::Impl(ControlOptions options, SnapshotBox& snapshots, FanOut& 
       clock_(options_.clock),
       boot_id_(BootId()),
       snapshots_(snapshots),
-      fan_out_(fan_out),
-      admission_([this](const std::string& job_id, Status status) {
-        Command command(AdmittedCommand{.job_id = job_id, .status = std::move(status)});
-        static_cast<void>(queue_->Push(command, true));
-      }) {}
+      fan_out_(fan_out) {}
 
 ControlLoop::Impl::~Impl() {
   Stop();
@@ -99,7 +96,7 @@ void ControlLoop::Impl::LoadJobFiles() {
 }
 
 void ControlLoop::Impl::Start() {
-  admission_.Start();
+  disk_.Start();
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -113,7 +110,7 @@ std::vector<std::string> ControlLoop::Impl::Stop() {
     static_cast<void>(queue_->Push(command, true));
     thread_.join();
   }
-  admission_.Stop();
+  disk_.Stop();
   RejectLeftovers();
   for (const auto& [id, attempt] : running_) {
     going_on.push_back(attempt.job_id);
@@ -241,11 +238,26 @@ void ControlLoop::Impl::ProbeStore() {
   }
 }
 
+void ControlLoop::Impl::BoundCaches() {
+  std::set<std::string> in_use;
+  for (const auto& [id, job] : state_.jobs) {
+    if (!IsFinal(job.state)) {
+      in_use.insert(job.data_cache);
+    }
+  }
+  disk_.Push([root = options_.cache_root, limit = options_.cache_bytes, in_use, now = Now()] {
+    if (const Status status = BoundTokenCaches(root, limit, in_use, now); !status.ok()) {
+      spdlog::warn("token caches: {}", status.ToString());
+    }
+  });
+}
+
 void ControlLoop::Impl::Maintain() {
   if (BootNow() < next_maintenance_micros_ || !closed_.ok()) {
     return;
   }
   next_maintenance_micros_ = BootNow() + kMaintenanceInterval;
+  BoundCaches();
   const int64_t oldest_request = Now() - kRequestAge;
   std::erase_if(state_.requests,
                 [&](const auto& entry) { return entry.second.at_micros < oldest_request; });

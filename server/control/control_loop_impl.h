@@ -14,6 +14,7 @@
 #include "server/control/admission.h"
 #include "server/control/changes.h"
 #include "server/control/control_loop.h"
+#include "server/control/disk_thread.h"
 #include "server/control/journals.h"
 #include "server/exec/stop_ladder.h"
 #include "server/jobs/retry.h"
@@ -61,6 +62,7 @@ class ControlLoop::Impl {
   void Wait();
   int TimeoutMs() const;
   void Maintain();
+  void BoundCaches();
   void ProbeStore();
   // Commits, then changes the memory, then tells. A failure that passes leaves everything as it
   // was.
@@ -136,7 +138,7 @@ class ControlLoop::Impl {
   UniqueFd state_lock_;
   std::unique_ptr<CommandQueue> queue_;
   std::unique_ptr<JobStore> store_;
-  Admission admission_;
+  DiskThread disk_;
   std::thread thread_;
 
   ControlState state_;

@@ -98,8 +98,7 @@ void ControlLoop::Impl::Handle(SubmitCommand& command) {
   pending.done.push_back(std::move(command.done));
   pending.claim = {
       .run_dir = pending.request.spec.run_dir, .job_id = id, .state_dir = options_.state_dir};
-  AdmissionTask task{.job_id = id,
-                     .job_dir = JobDir(id),
+  AdmissionTask task{.job_dir = JobDir(id),
                      .file = JobFile{.job_id = id,
                                      .owner = pending.request.owner,
                                      .request_id = pending.request.request_id,
@@ -107,10 +106,13 @@ void ControlLoop::Impl::Handle(SubmitCommand& command) {
                                      .created_micros = pending.created_micros,
                                      .spec = pending.request.spec},
                      .claim = pending.claim,
-                     .check_only = pending.request.validate_only,
-                     .undo = false};
+                     .check_only = pending.request.validate_only};
   pending_.emplace(id, std::move(pending));
-  admission_.Push(std::move(task));
+  disk_.Push([this, id, task = std::move(task)] {
+    Command admitted(AdmittedCommand{.job_id = id, .status = Admit(task)});
+    // Refused only once the loop has ended, which then answers itself.
+    static_cast<void>(queue_->Push(admitted, true));
+  });
 }
 
 void ControlLoop::Impl::Handle(AdmittedCommand& command) {
@@ -149,12 +151,8 @@ void ControlLoop::Impl::Handle(AdmittedCommand& command) {
   }
   const Status status = CommitAndTell(changes);
   if (!status.ok()) {
-    admission_.Push(AdmissionTask{.job_id = command.job_id,
-                                  .job_dir = JobDir(command.job_id),
-                                  .file = {},
-                                  .claim = pending.claim,
-                                  .check_only = false,
-                                  .undo = true});
+    disk_.Push(
+        [dir = JobDir(command.job_id), claim = pending.claim] { UndoAdmission(dir, claim); });
     answer(status);
     return;
   }
@@ -255,8 +253,7 @@ void ControlLoop::Impl::RejectLeftovers() {
   }
   for (auto& [id, pending] : pending_) {
     if (!pending.request.validate_only) {
-      static_cast<void>(RemoveTree(JobDir(id)));
-      ReleaseRunDir(pending.claim);
+      UndoAdmission(JobDir(id), pending.claim);
     }
     for (const JobDone& done : pending.done) {
       done(stopping);

@@ -6,6 +6,7 @@
 
 #include "common/base/ids.h"
 #include "common/base/strings.h"
+#include "server/control/cache_bound.h"
 #include "server/control/control_loop_impl.h"
 #include "server/exec/attempt_dir.h"
 #include "server/exec/spawner.h"
@@ -145,6 +146,9 @@ void ControlLoop::Impl::StartAttempt(const std::string& job_id, const std::vecto
     return;
   }
   CommitStart(changes, file, job_id, leases);
+  if (kind == AttemptKind::kTrain) {
+    TouchTokenCache(file.data_cache);
+  }
   if (const auto attempt = state_.attempts.find(file.attempt_id);
       attempt != state_.attempts.end()) {
     Launch(MakeRunning(attempt->second), std::move(gpu_locks).value());
