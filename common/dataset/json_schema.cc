@@ -54,6 +54,10 @@ bool IsRegex(const PyJson& value) {
   if (!value.is(Kind::kString)) {
     return false;
   }
+  // As Python and JavaScript read patterns: \uXXXX is a character, halves of pairs too.
+  pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
+  pcre2_set_compile_extra_options(context,
+                                  PCRE2_EXTRA_ALT_BSUX | PCRE2_EXTRA_ALLOW_SURROGATE_ESCAPES);
   int error = 0;
   PCRE2_SIZE offset = 0;
   pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(value.text.data()),
@@ -61,8 +65,9 @@ bool IsRegex(const PyJson& value) {
                                    PCRE2_UTF,
                                    &error,
                                    &offset,
-                                   nullptr);
+                                   context);
   pcre2_code_free(code);
+  pcre2_compile_context_free(context);
   return code != nullptr;
 }
 

@@ -49,7 +49,8 @@ class PyJson {
 
 struct PyJsonLimits {
   int max_depth = 200;
-  size_t max_int_digits = 4300;  // Python's own limit
+  size_t max_int_digits = 4300;         // Python's own limit
+  size_t max_values = size_t{1} << 22;  // bounds the memory, about 100 bytes a value
 };
 
 struct PyJsonParsed {

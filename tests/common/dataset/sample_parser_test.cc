@@ -139,6 +139,24 @@ TEST(Tokens, BothSpellingsAreRead) {
   }
 }
 
+TEST(ToolSchemas, PatternsAreReadAsPythonReadsThem) {
+  const auto with_pattern = [](const std::string& pattern) {
+    return ParseSample(SourceKind::kInstruct,
+                       R"({"messages": [{"role": "user", "content": "a"},
+                           {"role": "assistant", "content": "b"}],
+                           "tools": [{"function": {"name": "f", "description": "d",
+                           "parameters": {"properties": {"p": {"pattern": ")" +
+                           pattern + R"("}}}}}]})");
+  };
+  for (const char* pattern :
+       {R"(^[\\u4e00-\\u9fa5]+$)", R"(\\ud83d)", R"(^\\d{4}-\\d{2}$)", R"((?P<year>\\d+))", ""}) {
+    EXPECT_TRUE(with_pattern(pattern).ok()) << pattern << with_pattern(pattern).status().message();
+  }
+  for (const char* pattern : {"(", "[", "*", R"(\\)", "(?P<a", "x{2,1}"}) {
+    EXPECT_EQ(with_pattern(pattern).status().reason(), "InvalidToolSchemaException") << pattern;
+  }
+}
+
 TEST(LineReader, KeepsNumbersAcrossAllKindsOfEnds) {
   const testing::TempDir dir;
   const std::string big(300'000, 'x');

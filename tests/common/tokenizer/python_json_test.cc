@@ -77,6 +77,23 @@ TEST(PyJson, LimitsAreNoJsonErrors) {
   EXPECT_EQ(ParsePyJson(std::string(100'000, '[')).status().code(), Code::kOutOfRange);
   EXPECT_EQ(ParsePyJson(std::string(5000, '1')).status().code(), Code::kOutOfRange);
   EXPECT_EQ(ParsePyJson("\"\\ud800 x\"").status().code(), Code::kOutOfRange);
+  EXPECT_TRUE(ParsePyJson("[1, 2]", {.max_values = 3}).ok());
+  EXPECT_EQ(ParsePyJson("[1, 2]", {.max_values = 2}).status().code(), Code::kOutOfRange);
+}
+
+// With a search of the keys before it for each key this would take minutes.
+TEST(PyJson, AnObjectOfManyKeysIsReadInTime) {
+  constexpr int kKeys = 300'000;
+  std::string text = "{";
+  for (int i = 0; i < kKeys; ++i) {
+    text += "\"" + std::to_string(i) + "\": 0, ";
+  }
+  const auto parsed = ParsePyJson(text + "\"17\": 1, \"299000\": 2}");
+  ASSERT_TRUE(parsed.ok());
+  EXPECT_EQ(parsed->value.members.size(), static_cast<size_t>(kKeys));
+  EXPECT_EQ(parsed->duplicate_key, "17");
+  EXPECT_EQ(parsed->value.members[17].second.text, "1");
+  EXPECT_EQ(parsed->value.members[299000].second.text, "2");
 }
 
 }  // namespace
