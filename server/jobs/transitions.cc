@@ -21,7 +21,9 @@ struct StateRow {
 const std::array<StateRow, 12>& Table() {
   static const std::array<StateRow, 12> kTable = {{
       {kQueued, "QUEUED", {kValidating, kPaused, kCancelled, kFailed}},
-      {kValidating, "VALIDATING", {kValidated, kRecovering, kPausing, kCancelling, kFailed}},
+      {kValidating,
+       "VALIDATING",
+       {kValidated, kRecovering, kPausing, kPaused, kCancelling, kFailed}},
       {kValidated, "VALIDATED", {kStarting, kQueued, kPaused, kCancelled, kFailed}},
       {kStarting,
        "STARTING",

@@ -137,8 +137,31 @@ TEST(Judge, TheTimeLimitIsAFailure) {
 }
 
 // Whatever ends an attempt, the verdict is a step that the table allows.
-TEST(Judge, OnlyGivesStatesThatTheTableAllows) {
-  const std::vector<std::string> outcomes = {"done", "failed", "stopped", "killed", "odd"};
+class EveryVerdict : public ::testing::Test {
+ protected:
+  static void Expect(const Job& job, AttemptKind kind, const AttemptEnd& end) {
+    const Verdict verdict = Judge(job, kind, end);
+    EXPECT_TRUE(CanTransition(job.state, verdict.state))
+        << JobStateName(job.state) << " to " << JobStateName(verdict.state) << " for "
+        << (end.result ? end.result->outcome + " " + end.result->reason : "no result");
+  }
+
+  static void TryAll(const Job& job, AttemptKind kind) {
+    for (const std::string outcome : {"done", "failed", "stopped", "killed", "odd"}) {
+      for (const Code code : {Code::kOk, Code::kInternal, Code::kInvalidArgument}) {
+        for (const std::string why :
+             {"", "DISK_FULL", "NONFINITE_LOSS", "TIME_LIMIT_EXCEEDED", "X"}) {
+          Expect(job, kind, WithResult(outcome, code, why));
+        }
+      }
+    }
+    for (const Kind end : {Kind::kLost, Kind::kNeverStarted, Kind::kRebooted, Kind::kStartFailed}) {
+      Expect(job, kind, {.kind = end, .result = {}, .detail = ""});
+    }
+  }
+};
+
+TEST_F(EveryVerdict, IsLegal) {
   const std::vector<std::pair<JobState, Intent>> jobs = {{kStarting, Intent::kNone},
                                                          {kRunning, Intent::kNone},
                                                          {kPausing, Intent::kPause},
@@ -146,20 +169,9 @@ TEST(Judge, OnlyGivesStatesThatTheTableAllows) {
                                                          {kCancelling, Intent::kCancelNow}};
   for (const auto& [state, intent] : jobs) {
     for (const int used : {0, 2}) {
-      const Job job = MakeJob(state, 2, used, intent);
-      for (const std::string& outcome : outcomes) {
-        for (const Code code : {Code::kOk, Code::kInternal, Code::kInvalidArgument}) {
-          const Verdict verdict = Judge(job, AttemptKind::kTrain, WithResult(outcome, code));
-          EXPECT_TRUE(CanTransition(state, verdict.state))
-              << JobStateName(state) << " " << outcome << " to " << JobStateName(verdict.state);
-        }
-      }
-      for (const Kind kind :
-           {Kind::kLost, Kind::kNeverStarted, Kind::kRebooted, Kind::kStartFailed}) {
-        EXPECT_TRUE(CanTransition(
-            state,
-            Judge(job, AttemptKind::kTrain, {.kind = kind, .result = {}, .detail = ""}).state));
-      }
+      TryAll(MakeJob(state, 2, used, intent), AttemptKind::kTrain);
+      const JobState preparing = intent == Intent::kNone ? kValidating : state;
+      TryAll(MakeJob(preparing, 2, used, intent), AttemptKind::kPrepare);
     }
   }
 }

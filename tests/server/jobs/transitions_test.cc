@@ -37,20 +37,21 @@ TEST(JobStates, OnlyTheThreeFinalOnesLeadNowhere) {
 TEST(JobStates, EveryPairIsEitherInTheTableOrRefused) {
   // Written out a second time on purpose: a change of the table is a change of the contract.
   const std::set<std::pair<JobState, JobState>> legal = {
-      {kQueued, kValidating},   {kQueued, kPaused},         {kQueued, kCancelled},
-      {kQueued, kFailed},       {kValidating, kValidated},  {kValidating, kRecovering},
-      {kValidating, kPausing},  {kValidating, kCancelling}, {kValidating, kFailed},
-      {kValidated, kStarting},  {kValidated, kQueued},      {kValidated, kPaused},
-      {kValidated, kCancelled}, {kValidated, kFailed},      {kStarting, kRunning},
-      {kStarting, kSucceeded},  {kStarting, kRecovering},   {kStarting, kPausing},
-      {kStarting, kPaused},     {kStarting, kCancelling},   {kStarting, kFailed},
-      {kRunning, kSucceeded},   {kRunning, kRecovering},    {kRunning, kPausing},
-      {kRunning, kPaused},      {kRunning, kCancelling},    {kRunning, kFailed},
-      {kPausing, kPaused},      {kPausing, kSucceeded},     {kPausing, kCancelling},
-      {kPausing, kFailed},      {kPaused, kQueued},         {kPaused, kValidated},
-      {kPaused, kCancelled},    {kRecovering, kValidating}, {kRecovering, kStarting},
-      {kRecovering, kQueued},   {kRecovering, kPaused},     {kRecovering, kCancelled},
-      {kRecovering, kFailed},   {kCancelling, kCancelled},  {kCancelling, kSucceeded},
+      {kQueued, kValidating},    {kQueued, kPaused},        {kQueued, kCancelled},
+      {kQueued, kFailed},        {kValidating, kValidated}, {kValidating, kRecovering},
+      {kValidating, kPausing},   {kValidating, kPaused},    {kValidating, kCancelling},
+      {kValidating, kFailed},    {kValidated, kStarting},   {kValidated, kQueued},
+      {kValidated, kPaused},     {kValidated, kCancelled},  {kValidated, kFailed},
+      {kStarting, kRunning},     {kStarting, kSucceeded},   {kStarting, kRecovering},
+      {kStarting, kPausing},     {kStarting, kPaused},      {kStarting, kCancelling},
+      {kStarting, kFailed},      {kRunning, kSucceeded},    {kRunning, kRecovering},
+      {kRunning, kPausing},      {kRunning, kPaused},       {kRunning, kCancelling},
+      {kRunning, kFailed},       {kPausing, kPaused},       {kPausing, kSucceeded},
+      {kPausing, kCancelling},   {kPausing, kFailed},       {kPaused, kQueued},
+      {kPaused, kValidated},     {kPaused, kCancelled},     {kRecovering, kValidating},
+      {kRecovering, kStarting},  {kRecovering, kQueued},    {kRecovering, kPaused},
+      {kRecovering, kCancelled}, {kRecovering, kFailed},    {kCancelling, kCancelled},
+      {kCancelling, kSucceeded},
   };
   for (const JobState from : kJobStates) {
     for (const JobState to : kJobStates) {
