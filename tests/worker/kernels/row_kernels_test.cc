@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every row-wise function of the kernel table, for each instruction set of this machine, against
+// the same body in double. Widths are odd on purpose: vector loops have remainders.
+#include <gtest/gtest.h>
+
+#include "tests/worker/kernels/testing.h"
+#include "worker/kernels/elementwise.h"
+
+namespace mft {
+namespace {
+
+using testing::Doubles;
+using testing::NormalFloats;
+using testing::RelativeError;
+
+constexpr int64_t kRows = 7;
+constexpr int64_t kWidth = 131;
+constexpr int64_t kStride = 140;  // rows of a view need not touch
+constexpr float kEps = 1e-5F;
+constexpr double kTolerance = 3e-6;
+
+// A matrix with gaps between its rows; the gaps hold a marker that no kernel may touch.
+class Gapped {
+ public:
+  explicit Gapped(uint32_t seed, float scale = 1)
+      : Gapped(NormalFloats(kRows * kWidth, seed, scale)) {}
+  explicit Gapped(const std::vector<float>& values) : data_(kRows * kStride, kMarker) {
+    for (int64_t i = 0; i < kRows; ++i) {
+      std::copy_n(values.begin() + i * kWidth, kWidth, data_.begin() + i * kStride);
+    }
+  }
+  View view() { return {data_.data(), kRows, kWidth, kStride, ElementType::kF32}; }
+  std::vector<float> values() const {
+    std::vector<float> values;
+    for (int64_t i = 0; i < kRows; ++i) {
+      const auto row = data_.begin() + i * kStride;
+      values.insert(values.end(), row, row + kWidth);
+      EXPECT_EQ(std::count(row + kWidth, row + kStride, kMarker), kStride - kWidth);
+    }
+    return values;
+  }
+  std::vector<double> doubles() const { return Doubles(values()); }
+
+ private:
+  static constexpr float kMarker = 12345.0F;
+  std::vector<float> data_;
+};
+
+class RowKernels : public ::testing::TestWithParam<std::string> {
+ protected:
+  const KernelTable& kernels() const { return *CpuKernelsFor(GetParam()); }
+};
+
+TEST_P(RowKernels, CarryVersionAndName) {
+  EXPECT_EQ(kernels().version, kKernelTableVersion);
+  EXPECT_EQ(kernels().name, "cpu-" + GetParam());
+}
+
+TEST_P(RowKernels, RmsNorm) {
+  Gapped x(1);
+  Gapped y(2);
+  const std::vector<float> weight = NormalFloats(kWidth, 3);
+  kernels().rms_norm(y.view(), x.view(), weight.data(), kEps);
+  const auto w = Doubles(weight);
+  const auto from = x.doubles();
+  std::vector<double> expected(from.size());
+  for (int64_t i = 0; i < kRows; ++i) {
+    elementwise::RmsNormRow(
+        expected.data() + i * kWidth, from.data() + i * kWidth, w.data(), kWidth, double{kEps});
+  }
+  EXPECT_LT(RelativeError(y.values(), expected), kTolerance);
+}
+
+TEST_P(RowKernels, RmsNormBackward) {
+  Gapped x(1);
+  Gapped dy(2);
+  Gapped dx(3);
+  const std::vector<float> weight = NormalFloats(kWidth, 4);
+  const auto w = Doubles(weight);
+  auto expected = dx.doubles();
+  for (int64_t i = 0; i < kRows; ++i) {
+    elementwise::RmsNormBackwardRow(expected.data() + i * kWidth,
+                                    dy.doubles().data() + i * kWidth,
+                                    x.doubles().data() + i * kWidth,
+                                    w.data(),
+                                    kWidth,
+                                    double{kEps});
+  }
+  kernels().rms_norm_backward(dx.view(), dy.view(), x.view(), weight.data(), kEps);
+  EXPECT_LT(RelativeError(dx.values(), expected), kTolerance);
+}
+
+TEST_P(RowKernels, RotaryTurnsEachRowByItsPosition) {
+  constexpr int64_t kHeadDim = 26;
+  constexpr int64_t kHeads = 5;
+  const std::vector<int32_t> position = {3, 0, 1, 9, 2, 2, 7};
+  const std::vector<float> table = NormalFloats(10 * kHeadDim, 2);
+  const auto table_d = Doubles(table);
+  for (const bool backward : {false, true}) {
+    Gapped x(1);
+    auto expected = x.doubles();
+    for (int64_t i = 0; i < kRows; ++i) {
+      elementwise::RotaryRow(expected.data() + i * kWidth,
+                             table_d.data() + position[static_cast<size_t>(i)] * kHeadDim,
+                             kHeads,
+                             kHeadDim,
+                             backward ? -1.0 : 1.0);
+    }
+    View heads = x.view();
+    heads.cols = kHeads * kHeadDim;
+    kernels().rotary(heads, position.data(), table.data(), kHeadDim, backward);
+    EXPECT_LT(RelativeError(x.values(), expected), kTolerance);
+  }
+}
+
+TEST_P(RowKernels, SwigluAndItsBackward) {
+  Gapped gate(1, 4);
+  Gapped up(2);
+  Gapped act(3);
+  kernels().swiglu(act.view(), gate.view(), up.view());
+  std::vector<double> expected(kRows * kWidth);
+  auto g = gate.doubles();
+  auto u = up.doubles();
+  elementwise::SwigluRow(expected.data(), g.data(), u.data(), kRows * kWidth);
+  EXPECT_LT(RelativeError(act.values(), expected), kTolerance);
+
+  Gapped d_act(4);
+  auto d = d_act.doubles();
+  elementwise::SwigluBackwardRow(d.data(), g.data(), u.data(), kRows * kWidth);
+  kernels().swiglu_backward(d_act.view(), gate.view(), up.view());
+  EXPECT_LT(RelativeError(d_act.values(), d), kTolerance);
+  EXPECT_LT(RelativeError(gate.values(), g), kTolerance);
+  EXPECT_LT(RelativeError(up.values(), u), kTolerance);
+}
+
+TEST_P(RowKernels, CrossEntropySumsWeightedRowsAndReplacesLogits) {
+  Gapped logits(1, 5);
+  const std::vector<int32_t> target = {0, 130, 7, 64, 1, 99, 3};
+  const std::vector<float> weight = {0.5F, 1.0F, 0.0F, 0.25F, 2.0F, 1e-4F, 1.0F};
+  auto expected = logits.doubles();
+  double expected_sum = 0;
+  for (int64_t i = 0; i < kRows; ++i) {
+    const auto at = static_cast<size_t>(i);
+    expected_sum += weight[at] *
+                    elementwise::CrossEntropyRow(
+                        expected.data() + i * kWidth, kWidth, target[at], double{weight[at]}, true);
+  }
+  const auto before = logits.values();
+  EXPECT_NEAR(
+      kernels().cross_entropy_forward(logits.view(), target.data(), weight.data()) / expected_sum,
+      1,
+      1e-6);
+  EXPECT_EQ(logits.values(), before);
+  EXPECT_NEAR(
+      kernels().cross_entropy(logits.view(), target.data(), weight.data()) / expected_sum, 1, 1e-6);
+  EXPECT_LT(RelativeError(logits.values(), expected), kTolerance);
+}
+
+TEST_P(RowKernels, ARowWithoutWeightAddsNothingEvenIfItsLossIsInfinite) {
+  std::vector<float> logits = {0.0F, -INFINITY, 0.0F, 1.0F};
+  const std::vector<int32_t> target = {1, 0};
+  const std::vector<float> weight = {0.0F, 1.0F};
+  EXPECT_NEAR(
+      kernels().cross_entropy(MatrixView(logits.data(), 2, 2), target.data(), weight.data()),
+      std::log(1 + std::exp(1.0)),
+      1e-6);
+  EXPECT_EQ(logits[0], 0.0F);
+  EXPECT_EQ(logits[1], 0.0F);
+}
+
+TEST_P(RowKernels, GatherAndScatter) {
+  Gapped table(1);
+  Gapped y(2);
+  const std::vector<int32_t> index = {6, 0, 3, 2, 5, 1, 4};
+  kernels().gather_rows(y.view(), table.view(), index.data());
+  const auto from = table.values();
+  const auto to = y.values();
+  for (int64_t i = 0; i < kRows; ++i) {
+    EXPECT_EQ(to[static_cast<size_t>(i * kWidth)],
+              from[static_cast<size_t>(index[static_cast<size_t>(i)] * kWidth)]);
+  }
+  Gapped sum(std::vector<float>(kRows * kWidth, 1.0F));
+  kernels().scatter_add_rows(sum.view(), y.view(), index.data());
+  for (size_t i = 0; i < from.size(); ++i) {
+    ASSERT_EQ(sum.values()[i], 1.0F + from[i]);
+  }
+}
+
+TEST_P(RowKernels, GemmTransposesScalesAndAdds) {
+  const std::vector<float> a = NormalFloats(3 * 5, 1);
+  const std::vector<float> b = NormalFloats(5 * 4, 2);
+  std::vector<float> a_t(a.size());
+  std::vector<float> b_t(b.size());
+  for (size_t i = 0; i < 3; ++i) {
+    for (size_t k = 0; k < 5; ++k) {
+      a_t[k * 3 + i] = a[i * 5 + k];
+    }
+  }
+  for (size_t k = 0; k < 5; ++k) {
+    for (size_t j = 0; j < 4; ++j) {
+      b_t[j * 5 + k] = b[k * 4 + j];
+    }
+  }
+  for (const bool ta : {false, true}) {
+    for (const bool tb : {false, true}) {
+      for (const float beta : {0.0F, 0.5F}) {
+        std::vector<float> y = beta == 0 ? std::vector<float>(12, NAN) : NormalFloats(12, 3);
+        std::vector<double> expected(12);
+        for (size_t i = 0; i < 12; ++i) {
+          expected[i] = beta == 0 ? 0 : double{beta} * y[i];
+          for (size_t k = 0; k < 5; ++k) {
+            expected[i] += 2.0 * a[i / 4 * 5 + k] * b[k * 4 + i % 4];
+          }
+        }
+        const View left = ta ? MatrixView(const_cast<float*>(a_t.data()), 5, 3)
+                             : MatrixView(const_cast<float*>(a.data()), 3, 5);
+        const View right = tb ? MatrixView(const_cast<float*>(b_t.data()), 4, 5)
+                              : MatrixView(const_cast<float*>(b.data()), 5, 4);
+        kernels().gemm(MatrixView(y.data(), 3, 4),
+                       left,
+                       right,
+                       {.transpose_a = ta, .transpose_b = tb, .alpha = 2, .beta = beta});
+        EXPECT_LT(RelativeError(y, expected), kTolerance) << ta << tb << beta;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu,
+                         RowKernels,
+                         ::testing::ValuesIn(testing::InstructionSets()),
+                         [](const auto& set) { return set.param; });
+
+TEST(CpuKernels, TakesTheBestOfThisMachine) {
+  EXPECT_EQ(CpuKernels().name, "cpu-" + testing::InstructionSets().front());
+  EXPECT_EQ(CpuKernelsFor("sse9"), nullptr);
+}
+
+}  // namespace
+}  // namespace mft

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Helpers of the kernel tests: values, and the instruction sets of this machine.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "worker/kernels/kernels.h"
+
+namespace mft::testing {
+
+inline std::vector<float> NormalFloats(int64_t count, uint32_t seed, float scale = 1) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, scale);
+  std::vector<float> values(static_cast<size_t>(count));
+  std::generate(values.begin(), values.end(), [&] { return normal(random); });
+  return values;
+}
+
+inline std::vector<double> Doubles(const std::vector<float>& values) {
+  return {values.begin(), values.end()};
+}
+
+inline std::vector<double> NormalDoubles(int64_t count, uint32_t seed) {
+  return Doubles(NormalFloats(count, seed));
+}
+
+// Largest difference, relative to the largest magnitude expected (at least 1e-30).
+template <typename Actual, typename Expected>
+double RelativeError(const Actual& actual, const Expected& expected) {
+  double error = 0;
+  double scale = 1e-30;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    error = std::max(error, std::abs(static_cast<double>(actual[i]) - expected[i]));
+    scale = std::max(scale, std::abs(static_cast<double>(expected[i])));
+  }
+  return std::isnan(error) ? INFINITY : error / scale;
+}
+
+// Central differences of f at x.
+inline std::vector<double> NumericGradient(
+    const std::function<double(const std::vector<double>&)>& f, std::vector<double> x) {
+  constexpr double kStep = 1e-6;
+  std::vector<double> gradient(x.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double at = x[i];
+    x[i] = at + kStep;
+    const double above = f(x);
+    x[i] = at - kStep;
+    gradient[i] = (above - f(x)) / (2 * kStep);
+    x[i] = at;
+  }
+  return gradient;
+}
+
+inline double DotProduct(const std::vector<double>& a, const std::vector<double>& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    sum += a[i] * b[i];
+  }
+  return sum;
+}
+
+// The instruction sets that this machine can run.
+inline std::vector<std::string> InstructionSets() {
+  std::vector<std::string> sets;
+  for (const char* set : {"avx512", "avx2", "baseline"}) {
+    if (CpuKernelsFor(set) != nullptr) {
+      sets.emplace_back(set);
+    }
+  }
+  return sets;
+}
+
+}  // namespace mft::testing
