@@ -17,21 +17,16 @@ namespace {
 bool Contains(const std::vector<std::string>& modules, const std::string& module) {
   return std::find(modules.begin(), modules.end(), module) != modules.end();
 }
-
-// Zeroed by the system on first touch.
-std::unique_ptr<float[]> MakeArena(int64_t size) {
-  return std::unique_ptr<float[]>(new float[static_cast<size_t>(size)]());
-}
 }  // namespace
 
 LoraStore::LoraStore(const ModelParams& params, LoraStoreOptions options)
     : options_(std::move(options)) {
   Plan(params);
-  master_ = MakeArena(size_);
+  master_ = MakeAlignedFloats(size_);
   if (options_.training) {
-    grad_ = MakeArena(size_);
-    moment1_ = MakeArena(size_);
-    moment2_ = MakeArena(size_);
+    grad_ = MakeAlignedFloats(size_);
+    moment1_ = MakeAlignedFloats(size_);
+    moment2_ = MakeAlignedFloats(size_);
   }
   const std::vector<GroupSpec> specs = {{{"wq", "wk", "wv"}, &BlockAdapters::qkv},
                                         {{"wo"}, &BlockAdapters::o},

@@ -13,6 +13,7 @@
 
 #include "common/checkpoint/model_params.h"
 #include "worker/kernels/view.h"
+#include "worker/model/aligned_floats.h"
 
 namespace mft {
 
@@ -88,7 +89,7 @@ class LoraStore {
   std::vector<Tensor> tensors_;
   int64_t size_ = 0;
   int64_t inner_cols_ = 0;
-  std::unique_ptr<float[]> master_, grad_, moment1_, moment2_;
+  AlignedFloats master_, grad_, moment1_, moment2_;
   std::vector<BlockAdapters> blocks_;
 };
 

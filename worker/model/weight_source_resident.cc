@@ -3,6 +3,8 @@
 
 #include "common/base/strings.h"
 #include "common/checkpoint/model_files.h"
+#include "worker/model/aligned_floats.h"
+#include "worker/model/bf16.h"
 #include "worker/model/weight_source.h"
 
 namespace mft {
@@ -59,27 +61,26 @@ class ResidentWeights final : public WeightSource {
     if (tensor.dtype == DType::kF32 && aligned) {
       return reinterpret_cast<float*>(const_cast<std::byte*>(tensor.data.data()));
     }
-    std::vector<float>& copy = copies_.emplace_back(count);
+    float* copy = copies_.emplace_back(MakeAlignedFloats(static_cast<int64_t>(count))).get();
     if (tensor.dtype == DType::kF32) {
-      std::memcpy(copy.data(), tensor.data.data(), tensor.data.size());
+      std::memcpy(copy, tensor.data.data(), tensor.data.size());
     } else {
-      WidenBf16(tensor.data, copy);
+      WidenBf16(tensor.data, {copy, count});
     }
-    return copy.data();
+    return copy;
   }
 
-  static void WidenBf16(std::span<const std::byte> from, std::vector<float>& to) {
+  static void WidenBf16(std::span<const std::byte> from, std::span<float> to) {
     for (size_t i = 0; i < to.size(); ++i) {
       uint16_t half = 0;
       std::memcpy(&half, from.data() + 2 * i, sizeof half);
-      const uint32_t bits = uint32_t{half} << 16;
-      std::memcpy(&to[i], &bits, sizeof bits);
+      to[i] = FloatFromBf16(half);
     }
   }
 
   ModelParams params_;
   std::unique_ptr<SafetensorsFile> file_;
-  std::vector<std::vector<float>> copies_;
+  std::vector<AlignedFloats> copies_;
   std::vector<BlockWeights> blocks_;
   HeadWeights head_;
   int64_t resident_bytes_ = 0;

@@ -31,11 +31,12 @@ void CheckPrecision(const JobSpec& spec) {
   }
 }
 
-void OpenRunDir(Session& session) {
+void OpenRunDir(Session& session, Reporter& reporter) {
   const JobSpec& spec = session.spec();
   session.run_dir = std::make_unique<RunDir>(
       ValueOrThrow(RunDir::Open(spec.run_dir, session.context.job.job_id)));
-  ThrowIfError(WriteFileAtomic(JoinPath(spec.run_dir, "args.yaml"), JobSpecToYaml(spec)));
+  ThrowIfError(reporter.Persist(
+      [&] { return WriteFileAtomic(JoinPath(spec.run_dir, "args.yaml"), JobSpecToYaml(spec)); }));
 }
 
 void OpenData(Session& session) {
@@ -134,11 +135,12 @@ void RestoreState(Session& session, const ResumePoint& point, Reporter& reporter
 }
 
 void OpenMetrics(const Session& session, Reporter& reporter, const Clock& clock) {
-  ThrowIfError(reporter.OpenMetrics({.run_dir = session.spec().run_dir,
-                                     .wall_micros = clock.WallMicros(),
-                                     .with_eval = !session.eval_chunks.empty(),
-                                     .resume_step = session.state.step,
-                                     .lengths = session.state.metrics}));
+  const MetricsLog::Options options{.run_dir = session.spec().run_dir,
+                                    .wall_micros = clock.WallMicros(),
+                                    .with_eval = !session.eval_chunks.empty(),
+                                    .resume_step = session.state.step,
+                                    .lengths = session.state.metrics};
+  ThrowIfError(reporter.Persist([&] { return reporter.OpenMetrics(options); }));
 }
 
 // Models for pre-tokenised data need no tokenizer; several files are an error of the directory.
@@ -156,7 +158,7 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   session->context = std::move(context);
   const JobSpec& spec = session->spec();
   CheckPrecision(spec);
-  OpenRunDir(*session);
+  OpenRunDir(*session, reporter);
 
   ThrowIfError(reporter.Phase(kPhaseLoading, spec.model_id_or_path));
   session->weights = ValueOrThrow(LoadResidentWeights(spec.model_id_or_path));

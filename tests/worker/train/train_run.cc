@@ -34,11 +34,13 @@ void Check(const Status& status) {
 
 TrainRun::TrainRun(const std::string& directory, const std::string& fixture)
     : directory_(directory), fixture_dir_(Fixture("train/" + fixture)) {
+  Check(MakeDirs(directory));
   const Json config = ParseJson(ReadFile(fixture_dir_ + "/config.json").value()).value();
   const std::vector<TestSample> samples = ReadSamples(fixture_dir_ + "/data.jsonl");
   BuildCache(directory + "/cache",
              {{.files = {samples}}, {.kind = SourceKind::kEval, .files = {samples}}},
              512);
+  data_cache = directory + "/cache";
   spec.model_id_or_path = fixture_dir_ + "/model";
   spec.run_dir = directory + "/run";
   spec.data.instruct_data = fixture_dir_ + "/data.jsonl";
@@ -79,7 +81,9 @@ void TrainRun::Start() {
   AttemptFile attempt;
   attempt.attempt = attempt_;
   attempt.attempt_id = std::string(kAttemptId);
-  attempt.data_cache = directory_ + "/cache";
+  attempt.threads = threads;
+  attempt.device = device;
+  attempt.data_cache = data_cache;
   Check(WriteAttemptFile(AttemptDir() + "/attempt.json", attempt));
 
   std::vector<std::string> variables = {

@@ -30,6 +30,9 @@ class TrainRun {
 
   JobSpec spec;
   std::map<std::string, std::string> environment;
+  int threads = 1;
+  std::string device = "cpu";
+  std::string data_cache;
 
   // Writes job.json and attempt.json and starts the worker.
   void Start();

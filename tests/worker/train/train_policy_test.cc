@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+// What `mft-worker train` does when something is not as it should be, and what it leaves behind.
+#include <signal.h>
+#include <sys/mount.h>
+
+#include <cmath>
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+#include "common/base/files.h"
+#include "common/base/strings.h"
+#include "common/checkpoint/checkpoint_dir.h"
+#include "common/checkpoint/model_params.h"
+#include "common/config/yaml_reader.h"
+#include "tests/support/fixtures.h"
+#include "tests/support/temp_dir.h"
+#include "tests/worker/train/train_run.h"
+
+namespace mft {
+namespace {
+
+using testing::Ended;
+using testing::Fixture;
+using testing::ReadTensors;
+using testing::TempDir;
+using testing::TrainRun;
+
+FinalRecord Final(const TrainRun& run) {
+  const auto finals = run.Records<FinalRecord>();
+  EXPECT_EQ(finals.size(), 1U);
+  return finals.empty() ? FinalRecord{} : finals.back();
+}
+
+// The first update is so large that the loss of the second step is not a number.
+TrainRun Exploding(const TempDir& dir, const std::string& policy) {
+  TrainRun run(dir.path() + "/" + policy, "dense");
+  run.spec.optim.lr = 1e37;
+  run.spec.optim.pct_start = 0;
+  run.spec.mftd.nonfinite = policy;
+  return run;
+}
+
+TEST(Nonfinite, FailEndsTheJobBeforeTheOptimizerMoves) {
+  TempDir dir;
+  TrainRun run = Exploding(dir, "fail");
+  run.spec.ckpt_freq = 1;
+  const Ended ended = run.Run();
+  EXPECT_EQ(ended.exit_code, 1) << ended.log;
+  EXPECT_EQ(Final(run).outcome, "failed");
+  EXPECT_EQ(Final(run).reason, "NONFINITE_LOSS");
+  EXPECT_EQ(Final(run).step, 1);
+  EXPECT_NE(Final(run).message.find("step 2"), std::string::npos) << Final(run).message;
+  const auto steps = run.Records<StepRecord>();
+  ASSERT_EQ(steps.size(), 2U);
+  EXPECT_FALSE(steps[0].nonfinite);
+  EXPECT_TRUE(steps[1].nonfinite);
+  EXPECT_EQ(steps[1].step, 2);
+  EXPECT_EQ(ListCheckpointSteps(run.spec.run_dir), std::vector<int64_t>{1});
+}
+
+TEST(Nonfinite, PauseStopsWithACheckpointOfTheStepBefore) {
+  TempDir dir;
+  TrainRun run = Exploding(dir, "pause");
+  const Ended ended = run.Run();
+  EXPECT_EQ(Final(run).outcome, "stopped") << ended.log;
+  EXPECT_EQ(Final(run).reason, "NONFINITE_LOSS");
+  EXPECT_EQ(ListCheckpointSteps(run.spec.run_dir), std::vector<int64_t>{1});
+  for (const auto& [name, values] :
+       ReadTensors(run.Checkpoint(1) + "/consolidated/lora.safetensors")) {
+    for (const float value : values) {
+      ASSERT_TRUE(std::isfinite(value)) << name;
+    }
+  }
+}
+
+TEST(Nonfinite, SkipGoesOnWithoutAnUpdateAndDoesNotAdvanceAdamsCounter) {
+  TempDir dir;
+  TrainRun run = Exploding(dir, "skip");
+  run.spec.num_ckpt_keep = 0;
+  run.spec.ckpt_freq = 1;
+  const Ended ended = run.Run();
+  EXPECT_EQ(ended.exit_code, 0) << ended.log;
+  const auto steps = run.Records<StepRecord>();
+  ASSERT_EQ(steps.size(), 12U);
+  EXPECT_FALSE(steps[0].skipped);
+  for (size_t i = 1; i < steps.size(); ++i) {
+    EXPECT_TRUE(steps[i].skipped && steps[i].nonfinite) << i;
+  }
+  const auto state = [&](int64_t step) {
+    return ParseJson(ReadFile(run.Checkpoint(step) + "/state/state.json").value()).value();
+  };
+  EXPECT_EQ(state(1)["updates"], 1);
+  EXPECT_EQ(state(12)["updates"], 1);
+  EXPECT_EQ(state(12)["step"], 12);
+  EXPECT_EQ(ReadFile(run.Checkpoint(1) + "/state/optimizer.safetensors").value(),
+            ReadFile(run.Checkpoint(12) + "/state/optimizer.safetensors").value());
+}
+
+TEST(Nonfinite, ARunThatOnlySkipsFails) {
+  TempDir dir;
+  TrainRun run = Exploding(dir, "skip");
+  run.spec.max_steps = 1000;
+  EXPECT_EQ(run.Run().exit_code, 1);
+  EXPECT_EQ(Final(run).reason, "NONFINITE_LOSS");
+  EXPECT_EQ(Final(run).step, 101);
+}
+
+TEST(Checkpoint, HasWhatMistralFinetuneWritesAndTheFullState) {
+  TempDir dir;
+  TrainRun run(dir.path(), "dense");
+  run.spec.model_id_or_path = dir.File("model");
+  for (const char* name : {"params.json", "consolidated.safetensors"}) {
+    dir.Write(StrCat("model/", name), ReadFile(run.fixture_dir() + "/model/" + name).value());
+  }
+  dir.Write("model/tokenizer.model.v3", "a tokenizer");
+  run.spec.ckpt_freq = 2;
+  run.spec.num_ckpt_keep = 2;
+  const Ended ended = run.Run();
+  ASSERT_EQ(ended.exit_code, 0) << ended.log;
+  EXPECT_EQ(ListCheckpointSteps(run.spec.run_dir), (std::vector<int64_t>{10, 12}));
+  const std::string checkpoint = run.Checkpoint(12);
+  EXPECT_EQ(ListDir(checkpoint + "/consolidated").value(),
+            (std::vector<std::string>{"lora.safetensors", "params.json", "tokenizer.model.v3"}));
+  EXPECT_EQ(ListDir(checkpoint + "/state").value(),
+            (std::vector<std::string>{"MANIFEST", "optimizer.safetensors", "state.json"}));
+  EXPECT_EQ(ReadFile(checkpoint + "/consolidated/tokenizer.model.v3").value(), "a tokenizer");
+  const Json params = ParseJson(ReadFile(checkpoint + "/consolidated/params.json").value()).value();
+  EXPECT_EQ(params["lora"]["scaling"], 2.0);
+  EXPECT_EQ(params["lora"]["rank"], 4);
+  const Manifest manifest = ReadManifest(checkpoint).value();
+  EXPECT_EQ(manifest.job_id, "jfixture0000");
+  EXPECT_EQ(manifest.plan["precision"], "fp32");
+  EXPECT_EQ(manifest.plan["threads"], 1);
+  EXPECT_TRUE(VerifyCheckpoint(checkpoint).ok());
+  const auto records = run.Records<CheckpointRecord>();
+  ASSERT_EQ(records.size(), 6U);
+  EXPECT_EQ(records.back().path, checkpoint);
+  EXPECT_EQ(records.back().removed, std::vector<std::string>{"checkpoint_000008"});
+  EXPECT_GT(records.back().size_bytes, 100'000);
+  const JobSpecResult args = ParseJobYaml(ReadFile(run.RunFile("args.yaml")).value());
+  EXPECT_TRUE(args.violations.empty());
+  EXPECT_EQ(args.spec.max_steps, 12);
+}
+
+// W + scaling B A, element by element in double.
+std::vector<double> Merge(const std::vector<float>& base,
+                          const std::vector<float>& a,
+                          const std::vector<float>& b,
+                          size_t rank,
+                          double scaling) {
+  std::vector<double> merged(base.begin(), base.end());
+  const size_t in = a.size() / rank;
+  for (size_t i = 0; i < merged.size(); ++i) {
+    for (size_t r = 0; r < rank; ++r) {
+      merged[i] += scaling * b[i / in * rank + r] * a[r * in + i % in];
+    }
+  }
+  return merged;
+}
+
+TEST(Checkpoint, MergedModelIsTheBaseWithItsAdapterAdded) {
+  TempDir dir;
+  TrainRun run(dir.path(), "dense");
+  run.spec.save_adapters = false;
+  const Ended ended = run.Run();
+  ASSERT_EQ(ended.exit_code, 0) << ended.log;
+  const std::string consolidated = run.Checkpoint(12) + "/consolidated";
+  const auto merged = ReadTensors(consolidated + "/consolidated.safetensors");
+  const auto base = ReadTensors(run.fixture_dir() + "/model/consolidated.safetensors");
+  const auto state = ReadTensors(run.Checkpoint(12) + "/state/optimizer.safetensors");
+  ASSERT_EQ(merged.size(), base.size());
+  size_t adapted = 0;
+  for (const auto& [name, values] : base) {
+    const std::string stem = name.substr(0, name.size() - std::string(".weight").size());
+    const auto a = state.find(stem + ".lora_A.weight.master");
+    if (a == state.end()) {
+      EXPECT_EQ(merged.at(name), values) << name;
+      continue;
+    }
+    ++adapted;
+    const auto expected =
+        Merge(values, a->second, state.at(stem + ".lora_B.weight.master"), 4, 2.0);
+    for (size_t i = 0; i < values.size(); ++i) {
+      ASSERT_NEAR(merged.at(name)[i], expected[i], 1e-6) << name;
+    }
+  }
+  EXPECT_EQ(adapted, 14U);
+  EXPECT_FALSE(ParseJson(ReadFile(consolidated + "/params.json").value())->contains("lora"));
+  EXPECT_FALSE(PathExists(consolidated + "/lora.safetensors"));
+}
+
+TEST(Checkpoint, NoCkptWritesNone) {
+  TempDir dir;
+  TrainRun run(dir.path(), "dense");
+  run.spec.no_ckpt = true;
+  ASSERT_EQ(run.Run().exit_code, 0);
+  EXPECT_TRUE(ListCheckpointSteps(run.spec.run_dir).empty());
+}
+
+struct BadStart {
+  const char* name;
+  void (*spoil)(TrainRun& run);
+  int exit_code;
+  const char* message;
+};
+
+class Refused : public ::testing::TestWithParam<BadStart> {};
+
+TEST_P(Refused, WithOneClearMessage) {
+  TempDir dir;
+  TrainRun run(dir.path(), "dense");
+  GetParam().spoil(run);
+  const Ended ended = run.Run();
+  EXPECT_EQ(ended.exit_code, GetParam().exit_code) << ended.log;
+  EXPECT_EQ(Final(run).outcome, "failed");
+  EXPECT_NE(Final(run).message.find(GetParam().message), std::string::npos) << Final(run).message;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Starts,
+    Refused,
+    ::testing::Values(
+        BadStart{"Cuda", [](TrainRun& run) { run.device = "cuda"; }, 1, "no CUDA backend"},
+        BadStart{
+            "Ranks", [](TrainRun& run) { run.environment["WORLD_SIZE"] = "2"; }, 1, "WORLD_SIZE 2"},
+        BadStart{"Precision",
+                 [](TrainRun& run) { run.spec.mftd.precision = "bf16"; },
+                 1,
+                 "precision bf16"},
+        BadStart{"Model",
+                 [](TrainRun& run) { run.spec.model_id_or_path = "/nowhere/7B"; },
+                 5,
+                 "/nowhere/7B"},
+        BadStart{
+            "Cache", [](TrainRun& run) { run.data_cache = "/nowhere/cache"; }, 5, "/nowhere/cache"},
+        BadStart{"Attempt",
+                 [](TrainRun& run) { run.environment["MFT_ATTEMPT"] = "other"; },
+                 6,
+                 "MFT_ATTEMPT"},
+        BadStart{"RunDir",
+                 [](TrainRun& run) { run.spec.run_dir = run.fixture_dir() + "/config.json/run"; },
+                 6,
+                 "config.json"},
+        BadStart{"Adapter",
+                 [](TrainRun& run) {
+                   run.spec.mftd.init_adapter =
+                       Fixture("train/dense-headdim/lora_init.safetensors");
+                 },
+                 3,
+                 "mftd.init_adapter"},
+        BadStart{"Modules",
+                 [](TrainRun& run) { run.spec.mftd.target_modules = {"wq"}; },
+                 3,
+                 "target modules"}),
+    [](const auto& test) { return std::string(test.param.name); });
+
+TEST(DiskFull, WaitsWithItsWeightsAndGoesOnWhenThereIsRoom) {
+  TempDir dir;
+  const std::string small = dir.File("small");
+  ASSERT_TRUE(MakeDirs(small).ok());
+  if (mount("tmpfs", small.c_str(), "tmpfs", 0, "size=400k") != 0) {
+    GTEST_SKIP() << "no right to mount a small file system: "
+                 << ErrnoStatus(errno, small).message();
+  }
+  {
+    TrainRun run(dir.path(), "dense");
+    run.spec.run_dir = small + "/run";
+    std::ofstream(small + "/filler") << std::string(350'000, 'x');
+    run.Start();
+    const bool waited = run.WaitFor([](const Record& record) {
+      const auto* phase = std::get_if<PhaseRecord>(&record.body);
+      return phase != nullptr && phase->phase == kPhaseDiskFull;
+    });
+    EXPECT_TRUE(waited);
+    EXPECT_TRUE(RemoveTree(small + "/filler").ok());
+    const Ended ended = run.Wait();
+    EXPECT_EQ(ended.exit_code, 0) << ended.log;
+    EXPECT_TRUE(VerifyCheckpoint(run.Checkpoint(12)).ok());
+  }
+  umount2(small.c_str(), MNT_DETACH);
+}
+
+}  // namespace
+}  // namespace mft
