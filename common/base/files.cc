@@ -135,6 +135,14 @@ Result<int64_t> FileSize(const std::string& path) {
   return int64_t{info.st_size};
 }
 
+Result<int64_t> ModifiedMicros(const std::string& path) {
+  struct stat info {};
+  if (stat(path.c_str(), &info) != 0) {
+    return ErrnoStatus(errno, path);
+  }
+  return int64_t{info.st_mtim.tv_sec} * 1'000'000 + info.st_mtim.tv_nsec / 1000;
+}
+
 Status MakeDirs(const std::string& path, mode_t mode) {
   const fs::path target(path);
   if (IsDirectory(path)) {

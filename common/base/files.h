@@ -50,6 +50,7 @@ Status WriteFileAtomic(const std::string& path, std::string_view content, mode_t
 bool PathExists(const std::string& path);
 bool IsDirectory(const std::string& path);
 Result<int64_t> FileSize(const std::string& path);
+Result<int64_t> ModifiedMicros(const std::string& path);  // wall clock
 Status MakeDirs(const std::string& path, mode_t mode = 0755);
 // The same; every new entry is on disk on return.
 Status MakeDurableDirs(const std::string& path, mode_t mode = 0755);
