@@ -15,6 +15,7 @@
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "common/config/job_file.h"
+#include "common/journal/build.h"
 #include "common/journal/record.h"
 #include "worker/infer/commands.h"
 #include "worker/kernels/cpu_runtime.h"
@@ -90,6 +91,7 @@ int Train(const TrainArgs& args) {
   FinalRecord last;
   const Status status = Guard([&]() -> Status {
     MFT_RETURN_IF_ERROR((*reporter)->Phase(kPhaseStarting));
+    MFT_RETURN_IF_ERROR(CheckBuildOfRunner());
     MFT_ASSIGN_OR_RETURN(TrainContext context, LoadTrainContext(args, ProcessGetenv));
     const auto session = OpenSession(std::move(context), **reporter, clock);
     last = Trainer(*session, **reporter, signals, clock).Run();

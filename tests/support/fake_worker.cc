@@ -171,7 +171,7 @@ void Fake::LeaveOrphan() {
 
 void Fake::Misbehave(int64_t step) {
   if (step == job_.Number("crash_at", -1)) {
-    raise(SIGSEGV);
+    raise(SIGABRT);
   }
   if (step == job_.Number("kill_at", -1)) {
     raise(SIGKILL);

@@ -16,6 +16,7 @@
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "common/config/job_file.h"
+#include "common/journal/build.h"
 #include "common/journal/writer.h"
 #include "worker/data/commands.h"
 #include "worker/data/job_input.h"
@@ -160,6 +161,7 @@ Result<PreparedData> PrepareByHand(const PrepareArguments& arguments, Reporter& 
 Result<PreparedData> PrepareAttempt(const PrepareArguments& arguments,
                                     const AttemptFile& attempt,
                                     Reporter& reporter) {
+  MFT_RETURN_IF_ERROR(CheckBuildOfRunner());
   PrepareRequest request = {
       .spec = {}, .cache_root = attempt.cache_root, .directory = {}, .threads = attempt.threads};
   MFT_ASSIGN_OR_RETURN(request.spec, ReadJob(arguments.job));

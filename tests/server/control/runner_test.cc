@@ -65,7 +65,7 @@ TEST_F(RealRunner, ACrashedRankIsTriedAgainFromTheNewestCheckpoint) {
   ASSERT_EQ(from_steps.size(), 2u);
   EXPECT_EQ(from_steps[0], 0);
   EXPECT_GE(from_steps[1], 5);
-  EXPECT_THAT(why, HasSubstr("rank 1 was ended by signal 11"));
+  EXPECT_THAT(why, HasSubstr("rank 1 was ended by signal 6"));
   EXPECT_EQ(Steps(events).back(), 20);
 }
 

@@ -164,9 +164,9 @@ TEST_F(RunnerTest, ACrashOfOneRankEndsTheOthers) {
   const ResultRecord result = Outcome();
   EXPECT_EQ(result.outcome, "failed");
   EXPECT_EQ(result.first_failed, 1);
-  EXPECT_EQ(result.ranks[1].signal, SIGSEGV);
+  EXPECT_EQ(result.ranks[1].signal, SIGABRT);
   EXPECT_EQ(result.ranks[0].signal, SIGKILL);
-  EXPECT_THAT(result.message, HasSubstr("rank 1 was ended by signal 11"));
+  EXPECT_THAT(result.message, HasSubstr("rank 1 was ended by signal 6"));
 }
 
 TEST_F(RunnerTest, AnExitWithoutAFinalRecordIsAFailure) {
