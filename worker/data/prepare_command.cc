@@ -204,17 +204,13 @@ void AddPrepareCommand(CLI::App& app, int& exit_code) {
   auto arguments = std::make_shared<PrepareArguments>();
   CLI::App* command = app.add_subcommand(
       "prepare", "Check a job's data and tokenise it into a cache that training reads");
-  auto* by_hand = command->add_option_group("by hand");
-  by_hand->add_option("--config", arguments->config, "job file (YAML, or the daemon's job.json)");
-  by_hand->add_option("--out", arguments->out, "directory of the cache; its path is printed");
-  auto* attempt = command->add_option_group("in an attempt");
-  attempt->add_option("--job", arguments->job, "job.json");
-  attempt->add_option("--attempt-dir",
+  command->add_option("--config", arguments->config, "by hand: job file (YAML or job.json)");
+  command->add_option(
+      "--out", arguments->out, "by hand: directory of the cache; its path is printed");
+  command->add_option("--job", arguments->job, "in an attempt: job.json");
+  command->add_option("--attempt-dir",
                       arguments->attempt_dir,
-                      "directory with attempt.json; gets the journal rank-0.jsonl");
-  for (CLI::App* group : {by_hand, attempt}) {
-    group->require_option(0, 2);
-  }
+                      "in an attempt: directory with attempt.json; gets the journal rank-0.jsonl");
   command->callback([arguments, &exit_code] {
     const bool hand = !arguments->config.empty() && !arguments->out.empty();
     const bool runs = !arguments->job.empty() && !arguments->attempt_dir.empty();
