@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/data/prepare.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -221,6 +224,9 @@ Status Preparation::Build() {
 // What the job will make of the cache: refuses data without anything to train on.
 Result<PreparedData> Preparation::Finish(bool reused) {
   MFT_ASSIGN_OR_RETURN(const std::unique_ptr<TokenCache> cache, TokenCache::Open(directory_));
+  // The daemon evicts by age, and will hear of this use only later. Best effort: a cache that is
+  // evicted is made again.
+  utimensat(AT_FDCWD, directory_.c_str(), nullptr, 0);
   const JobSpec& spec = request_.spec;
   const int ranks = static_cast<int>(spec.mftd.ranks);
   MFT_ASSIGN_OR_RETURN(const BatcherOptions options, BatcherOptionsFor(spec, ranks, 0));

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/data/prepare.h"
 
+#include <chrono>
+#include <filesystem>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -78,8 +81,12 @@ TEST_F(PrepareData, TheSecondTimeReusesTheCache) {
   const auto first = Prepare();
   ASSERT_TRUE(first.ok());
   spec_.data.instruct_data += ":7";  // a weight changes no sample
+  const auto long_ago = std::filesystem::file_time_type::clock::now() - std::chrono::hours(100);
+  std::filesystem::last_write_time(first->directory, long_ago);
   const auto second = Prepare();
   ASSERT_TRUE(second.ok());
+  EXPECT_GT(std::filesystem::last_write_time(second->directory), long_ago + std::chrono::hours(99))
+      << "caches are evicted by age: a use must show";
   EXPECT_TRUE(second->reused);
   EXPECT_EQ(second->directory, first->directory);
   EXPECT_EQ(second->samples, 3);
