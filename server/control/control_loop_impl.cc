@@ -6,8 +6,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
-#include <cstring>
+#include <thread>
 
 #include <spdlog/spdlog.h>
 
@@ -20,6 +21,9 @@ namespace mft::server {
 namespace {
 
 constexpr int64_t kSecond = 1'000'000;
+constexpr int kLockTries = 50;
+constexpr int kLockPauseMs = 10;
+constexpr int kDeadMs = 5;  // until a dead attempt is searched for processes again
 constexpr int64_t kMaintenanceInterval = 3600 * kSecond;
 constexpr int64_t kRequestAge = int64_t{7} * 86'400 * kSecond;
 constexpr int64_t kStepEventAge = int64_t{30} * 86'400 * kSecond;
@@ -39,6 +43,20 @@ ControlOptions Resolved(ControlOptions options) {
   return options;
 }
 
+// A daemon that was killed while it started a runner leaves its lock with that child until the
+// child's exec has closed it: a moment's patience tells this from a second daemon.
+Result<UniqueFd> LockState(const std::string& state_dir) {
+  const std::string path = JoinPath(state_dir, "lock");
+  for (int tries = 0; tries < kLockTries; ++tries) {
+    Result<UniqueFd> lock = TryLockFile(path, 0600);
+    if (!lock.ok() || lock->valid()) {
+      return lock;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(kLockPauseMs));
+  }
+  return UniqueFd();
+}
+
 }  // namespace
 
 ControlLoop::Impl::Impl(ControlOptions options, SnapshotBox& snapshots, FanOut& fan_out)
@@ -54,7 +72,7 @@ ControlLoop::Impl::~Impl() {
 
 Status ControlLoop::Impl::Open(const std::string& database_path) {
   MFT_RETURN_IF_ERROR(MakeDurableDirs(options_.state_dir, 0700).WithContext("state directory"));
-  MFT_ASSIGN_OR_RETURN(state_lock_, TryLockFile(JoinPath(options_.state_dir, "lock"), 0600));
+  MFT_ASSIGN_OR_RETURN(state_lock_, LockState(options_.state_dir));
   if (!state_lock_.valid()) {
     return {Code::kFailedPrecondition,
             "STATE_DIR_IN_USE",
@@ -165,6 +183,10 @@ void ControlLoop::Impl::Wait() {
 int ControlLoop::Impl::TimeoutMs() const {
   if (more_to_read_ || (schedule_due_ && closed_.ok())) {
     return 0;
+  }
+  const auto is_dead = [](const auto& entry) { return entry.second.dead; };
+  if (closed_.ok() && std::any_of(running_.begin(), running_.end(), is_dead)) {
+    return kDeadMs;
   }
   if (!running_.empty()) {
     return static_cast<int>(options_.tick_ms);

@@ -10,6 +10,10 @@
 
 namespace mft::server {
 
+namespace {
+constexpr size_t kMaxPending = 1'000;  // submits whose files are being made
+}
+
 void ControlLoop::Impl::HandleCommands() {
   std::deque<Command> commands = queue_->TakeAll();
   for (Command& command : commands) {
@@ -21,6 +25,11 @@ void ControlLoop::Impl::HandleCommands() {
 Status ControlLoop::Impl::CheckSubmit(const SubmitRequest& request) const {
   if (!closed_.ok()) {
     return closed_.WithContext("new jobs are refused");
+  }
+  if (pending_.size() >= kMaxPending) {
+    return {Code::kResourceExhausted,
+            "TOO_MANY_COMMANDS",
+            StrCat(kMaxPending, " submits wait for the disk already; try again later")};
   }
   if (const std::string other = JobWithRunDir(request.spec.run_dir); !other.empty()) {
     return {

@@ -129,7 +129,7 @@ void ControlLoop::Impl::PublishSnapshot() {
             });
   next->devices = MakeDevices();
   next->stats = stats_;
-  next->stats.running_attempts = static_cast<int>(running_.size());
+  next->stats.running_attempts = static_cast<int>(state_.attempts.size());
   snapshots_.Set(std::move(next));
   snapshot_due_ = false;
 }
