@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
-#include <filesystem>
 #include <thread>
 
 #include "common/base/files.h"
@@ -25,8 +24,7 @@ Result<JobFile> ReadYamlJob(const std::string& path) {
   }
   JobFile file;
   file.spec = std::move(result.spec);
-  const std::string directory = std::filesystem::path(AbsolutePath(path)).parent_path().string();
-  MFT_RETURN_IF_ERROR(MakePathsAbsolute(file.spec, directory));
+  MFT_RETURN_IF_ERROR(MakePathsAbsolute(file.spec, AbsolutePath(".")));
   return file;
 }
 
