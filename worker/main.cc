@@ -139,7 +139,7 @@ void AddEngineOptions(CLI::App& command, EngineOptions& options, int& threads) {
   command.add_option(
       "--scaling", options.scaling, "Of the adapter; default: its params.json, else 2");
   command.add_option("--context", options.context_tokens, "Most tokens of prompt and answer");
-  command.add_option("--threads", threads, "CPU threads; default: all cores")
+  command.add_option("--threads", threads, "CPU threads; default: OMP_NUM_THREADS, or all cores")
       ->check(CLI::PositiveNumber);
 }
 
@@ -147,7 +147,7 @@ int Main(int argc, char** argv) {
   SetLogProgram("mft-worker");
   CLI::App app{"mft-worker: trains LoRA adapters for Mistral models, and answers with them"};
   app.require_subcommand(1);
-  int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  int threads = 0;
 
   TrainArgs train_args;
   CLI::App* train = app.add_subcommand("train", "Run one rank of a training job");
@@ -190,7 +190,9 @@ int Main(int argc, char** argv) {
   if (info->parsed()) {
     return Info(format);
   }
-  SetCpuThreads(threads);
+  if (threads > 0) {
+    SetCpuThreads(threads);
+  }
   return Report(Guard([&] {
     return generate->parsed() ? RunGenerate(generate_args, std::cin, std::cout)
                               : RunLogits(logits_options, std::cin, std::cout);

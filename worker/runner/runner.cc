@@ -118,6 +118,14 @@ class Runner {
   int64_t next_log_check_micros_ = 0;
 };
 
+// OpenMP threads that wait for each other spin for milliseconds by default: on a busy machine a
+// step takes 1.4 times as long and burns 1.6 times the processor time (25 steps of the quickstart,
+// load 10 on 2 cores: 10.2 s, 8.8 s of it used, against 7.2 s and 5.6 s).
+std::string SpinCount() {
+  const char* chosen = std::getenv("GOMP_SPINCOUNT");
+  return chosen != nullptr ? chosen : "2000";
+}
+
 RankCommand Runner::CommandOf(int rank, const std::string& bin_dir, int port) const {
   const bool cuda = attempt_.device == "cuda";
   const std::string world = std::to_string(attempt_.ranks);
@@ -136,6 +144,7 @@ RankCommand Runner::CommandOf(int rank, const std::string& bin_dir, int port) co
                     {"MASTER_PORT", std::to_string(port)},
                     {std::string(kAttemptVariable), attempt_.attempt_id},
                     {std::string(kBuildVariable), std::string(BuildId())},
+                    {"GOMP_SPINCOUNT", SpinCount()},
                     // The leased GPUs and no other; LOCAL_RANK counts among them.
                     {"CUDA_VISIBLE_DEVICES", cuda ? Join(attempt_.gpu_uuids, ",") : ""}},
       .log_path = ranks_[static_cast<size_t>(rank)].log_path,
