@@ -22,6 +22,8 @@ class LineReader {
   static constexpr size_t kMaxLineBytes = size_t{64} << 20;
 
   static Result<LineReader> Open(const std::string& path);
+  // Of a pipe, say; `name` stands for the path in errors.
+  static LineReader On(UniqueFd fd, std::string name) { return {std::move(name), std::move(fd)}; }
   // False at the end of the file. Errors name the path.
   Result<bool> Next(DataLine& line);
   int64_t bytes_read() const { return bytes_read_; }  // for progress

@@ -20,6 +20,7 @@
 #include <ATen/ops/rand.h>
 
 #include "common/base/strings.h"
+#include "tests/worker/model/random_weights.h"
 #include "worker/model/transformer.h"
 #include "worker/train/adamw.h"
 #include "worker/train/grad_clip.h"
@@ -104,69 +105,6 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// Uniform in [-scale, scale), the same in every run.
-class Noise {
- public:
-  void Fill(std::span<float> values, float scale) {
-    for (float& value : values) {
-      state_ = state_ * 6364136223846793005ULL + 1442695040888963407ULL;
-      value = scale * (static_cast<float>(state_ >> 40) / static_cast<float>(1 << 23) - 1.0F);
-    }
-  }
-
- private:
-  uint64_t state_ = 1;
-};
-
-class RandomWeights final : public WeightSource {
- public:
-  explicit RandomWeights(const ModelParams& params) : params_(params) {
-    const int64_t d = params.dim;
-    const int64_t q = params.n_heads * params.head_dim;
-    const int64_t kv = params.n_kv_heads * params.head_dim;
-    norm_.assign(static_cast<size_t>(d), 1.0F);
-    for (int64_t layer = 0; layer < params.n_layers; ++layer) {
-      blocks_.push_back({.wq = Matrix(q, d),
-                         .wk = Matrix(kv, d),
-                         .wv = Matrix(kv, d),
-                         .wo = Matrix(d, q),
-                         .w1 = Matrix(params.hidden_dim, d),
-                         .w2 = Matrix(d, params.hidden_dim),
-                         .w3 = Matrix(params.hidden_dim, d),
-                         .attention_norm = norm_.data(),
-                         .ffn_norm = norm_.data()});
-    }
-    head_.output = Matrix(params.vocab_size, d);
-    matmul_weights_ = weights_;
-    head_.embeddings = Matrix(params.vocab_size, d);
-    head_.norm = norm_.data();
-  }
-  const ModelParams& params() const override { return params_; }
-  BlockLease Acquire(int64_t block, Phase /*phase*/) override {
-    return BlockLease(&blocks_[static_cast<size_t>(block)]);
-  }
-  const HeadWeights& head() const override { return head_; }
-  int64_t resident_bytes() const override { return weights_ * 4; }
-  int64_t matmul_weights() const { return matmul_weights_; }  // all but the embeddings
-
- private:
-  FrozenMat Matrix(int64_t out, int64_t in) {
-    std::vector<float>& data = matrices_.emplace_back(static_cast<size_t>(out * in));
-    noise_.Fill(data, 0.04F);
-    weights_ += out * in;
-    return {MatrixView(data.data(), out, in), WeightFormat::kF32, out, in};
-  }
-
-  ModelParams params_;
-  Noise noise_;
-  std::vector<std::vector<float>> matrices_;
-  std::vector<float> norm_;
-  std::vector<BlockWeights> blocks_;
-  HeadWeights head_;
-  int64_t weights_ = 0;
-  int64_t matmul_weights_ = 0;
-};
-
 struct Options {
   int rounds = 9;
   int threads = 2;
@@ -218,7 +156,7 @@ struct Bench {
         tokens(kTokens),
         targets(kTokens),
         row_weight(kTokens, 1.0F / kTokens) {
-    Noise noise;
+    testing::Noise noise;
     noise.Fill(store.master(), 0.04F);
     for (size_t i = 0; i < kTokens; ++i) {
       tokens[i] = static_cast<int32_t>(i * 7919 % 32000);
@@ -244,7 +182,7 @@ struct Bench {
     return Now() - begin;
   }
 
-  RandomWeights weights;
+  testing::RandomWeights weights;
   KernelTable kernels;
   LoraStore store;
   Transformer model;
@@ -261,9 +199,9 @@ void Run(const Options& options) {
   at::Tensor y = at::empty({kTokens, 2048});
   bench.Step();
   MatmulFlopsPerSecond(a, b, y);
-  const double flops =
-      static_cast<double>(kTokens) *
-      static_cast<double>(4 * bench.weights.matmul_weights() + 6 * bench.store.size());
+  const double flops = static_cast<double>(kTokens) *
+                       static_cast<double>(4 * ActiveMatmulParameters(bench.weights.params()) +
+                                           6 * bench.store.size());
   std::vector<double> ratios;
   std::vector<double> rates;
   std::vector<double> steps;

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -21,6 +19,7 @@
 #include "common/dataset/batcher.h"
 #include "common/dataset/token_cache.h"
 #include "worker/data/commands.h"
+#include "worker/data/encode_file.h"
 #include "worker/data/job_input.h"
 #include "worker/data/prepare.h"
 #include "worker/data/stop_signal.h"
@@ -110,11 +109,10 @@ Status Run(const BatchesArguments& arguments) {
   std::string directory = arguments.data_cache;
   if (directory.empty()) {
     MFT_ASSIGN_OR_RETURN(temporary, TemporaryDirectory::Create());
-    const PrepareRequest request = {
-        .spec = spec,
-        .cache_root = temporary->path(),
-        .directory = {},
-        .threads = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 16u))};
+    const PrepareRequest request = {.spec = spec,
+                                    .cache_root = temporary->path(),
+                                    .directory = {},
+                                    .threads = DefaultThreads()};
     StderrObserver observer;
     MFT_ASSIGN_OR_RETURN(const PreparedData data, PrepareData(request, observer));
     directory = data.directory;

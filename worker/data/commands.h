@@ -9,5 +9,7 @@ namespace mft::data {
 
 void AddPrepareCommand(CLI::App& app, int& exit_code);
 void AddBatchesCommand(CLI::App& app, int& exit_code);
+void AddEncodeCommand(CLI::App& app, int& exit_code);
+void AddDecodeCommand(CLI::App& app, int& exit_code);
 
 }  // namespace mft::data

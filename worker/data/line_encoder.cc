@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/data/line_encoder.h"
 
+#include <algorithm>
 #include <utility>
 #include <variant>
 
@@ -12,12 +13,24 @@
 namespace mft::data {
 namespace {
 
-std::string ProblemText(const Status& status) {
-  return status.reason().empty() ? status.message()
-                                 : StrCat(status.reason(), ": ", status.message());
+bool LosesItsSystemPrompt(const Sample& sample) {
+  const auto* conversation = std::get_if<Conversation>(&sample);
+  return conversation != nullptr && conversation->system_prompt.value_or("") != "" &&
+         std::none_of(conversation->messages.begin(),
+                      conversation->messages.end(),
+                      [](const ChatMessage& message) { return message.role == Role::kUser; });
 }
 
 }  // namespace
+
+std::string ProblemClass(const Status& problem) {
+  return problem.reason().empty() ? std::string(CodeName(problem.code())) : problem.reason();
+}
+
+std::string ProblemText(const Status& problem) {
+  return problem.reason().empty() ? problem.message()
+                                  : StrCat(problem.reason(), ": ", problem.message());
+}
 
 Status LineEncoder::EncodeInto(SourceKind kind,
                                const Sample& sample,
@@ -26,20 +39,26 @@ Status LineEncoder::EncodeInto(SourceKind kind,
     const std::vector<int32_t>& ids = tokens->sample.tokens;
     for (size_t i = 0; i < ids.size(); ++i) {
       if (ids[i] < 0 || ids[i] >= options_.vocab_size) {
-        return InvalidArgument(StrCat("tokens[",
-                                      i,
-                                      "] is ",
-                                      ids[i],
-                                      ", outside the model's vocabulary of ",
-                                      options_.vocab_size));
+        return {Code::kInvalidArgument,
+                "TokensFormatError",
+                StrCat("tokens[",
+                       i,
+                       "] is ",
+                       ids[i],
+                       ", outside the model's vocabulary of ",
+                       options_.vocab_size)};
       }
     }
     out.push_back(tokens->sample);
     return Status::Ok();
   }
+  if (options_.tokenizer == nullptr && options_.check_only) {
+    return Status::Ok();
+  }
   if (options_.tokenizer == nullptr) {
-    return InvalidArgument(
-        StrCat("needs the model's tokenizer: ", options_.no_tokenizer.message()));
+    const bool unimplemented = options_.no_tokenizer.code() == Code::kUnimplemented;
+    return {unimplemented ? Code::kUnimplemented : Code::kInvalidArgument,
+            StrCat("needs the model's tokenizer: ", options_.no_tokenizer.message())};
   }
   if (const auto* text = std::get_if<TextSample>(&sample)) {
     out.push_back(EncodeText(*options_.tokenizer, text->text));
@@ -61,15 +80,18 @@ Status LineEncoder::EncodeInto(SourceKind kind,
 EncodedLine LineEncoder::Encode(SourceKind kind, const DataLine& line) const {
   EncodedLine result;
   if (line.too_long) {
-    result.problems.push_back(
-        StrCat("the line is longer than ", FormatBytes(LineReader::kMaxLineBytes)));
+    result.problems.push_back(InvalidArgument(
+        StrCat("the line is longer than ", FormatBytes(LineReader::kMaxLineBytes))));
     return result;
   }
   const Result<Sample> sample = ParseSample(kind, line.text);
   const Status status = sample.ok() ? EncodeInto(kind, *sample, result.samples) : sample.status();
   if (!status.ok()) {
     result.samples.clear();
-    result.problems.push_back(ProblemText(status));
+    result.problems.push_back(status);
+  } else if (LosesItsSystemPrompt(*sample)) {
+    result.warnings.emplace_back(
+        "the system prompt is lost: it is encoded with the last user message, and there is none");
   }
   return result;
 }

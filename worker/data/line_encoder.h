@@ -18,13 +18,21 @@ namespace mft::data {
 
 struct EncodedLine {
   std::vector<EncodedSample> samples;  // the line's own, then those made by dynamic chunking
-  std::vector<std::string> problems;   // without file and line; not empty: no samples
+  std::vector<Status> problems;        // without file and line; not empty: no samples
+  std::vector<std::string> warnings;   // likewise
 };
+
+// The class of the reference that a problem belongs to, such as "MessageFormatError"; otherwise the
+// name of the code.
+std::string ProblemClass(const Status& problem);
+// "MessageFormatError: what is wrong and what to do".
+std::string ProblemText(const Status& problem);
 
 struct LineEncoderOptions {
   const Tokenizer* tokenizer = nullptr;  // null: pre-tokenised samples only
   Status no_tokenizer;                   // why there is none
   int32_t vocab_size = 0;
+  bool check_only = false;  // without a tokenizer text and conversations are checked, not encoded
   bool dynamic_chunking = false;  // of training conversations
 };
 

@@ -16,6 +16,8 @@ int main(int argc, char** argv) {
   int exit_code = 0;
   mft::data::AddPrepareCommand(app, exit_code);
   mft::data::AddBatchesCommand(app, exit_code);
+  mft::data::AddEncodeCommand(app, exit_code);
+  mft::data::AddDecodeCommand(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

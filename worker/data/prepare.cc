@@ -4,35 +4,24 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include <algorithm>
-#include <atomic>
 #include <memory>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "common/base/files.h"
 #include "common/base/strings.h"
-#include "common/checkpoint/model_params.h"
 #include "common/dataset/batcher.h"
 #include "common/dataset/cache_key.h"
 #include "common/dataset/line_reader.h"
 #include "common/dataset/token_cache.h"
 #include "common/journal/record.h"
-#include "common/tokenizer/tokenizer.h"
 #include "worker/data/data_files.h"
+#include "worker/data/encode_file.h"
 #include "worker/data/line_encoder.h"
+#include "worker/data/model_tokenizer.h"
 
 namespace mft::data {
 namespace {
-
-// Lines that are encoded together: enough to keep the threads busy, few enough to hold in memory.
-constexpr size_t kBlockLines = 1024;
-constexpr size_t kBlockBytes = size_t{4} << 20;
-
-Status Stopped() {
-  return {Code::kCancelled, "stopped"};
-}
 
 Status ValidationFailed(std::string message) {
   return {Code::kInvalidArgument, "VALIDATION_FAILED", std::move(message)};
@@ -51,14 +40,12 @@ class Preparation {
   Status Build();
   Status ReadSource(const DataFiles& source);
   Status ReadFileLines(SourceKind kind, const DataFile& file);
-  Status EncodeBlock(SourceKind kind, const DataFile& file, std::vector<DataLine> lines);
   Status Take(const DataFile& file, const DataLine& line, const EncodedLine& encoded);
   Result<PreparedData> Finish(bool reused);
 
   const PrepareRequest& request_;
   PrepareObserver& observer_;
-  int32_t vocab_size_ = 0;
-  std::unique_ptr<Tokenizer> tokenizer_;  // null: the model directory has none that can be read
+  ModelTokenizer model_;
   std::unique_ptr<LineEncoder> encoder_;
   std::vector<DataFiles> sources_;
   std::string key_;
@@ -73,33 +60,11 @@ bool ChunksConversations(const JobSpec& spec) {
 }
 
 Status Preparation::LoadModel() {
-  const std::string& model = request_.spec.model_id_or_path;
-  MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(model));
-  vocab_size_ = static_cast<int32_t>(params.vocab_size);
-  Status no_tokenizer;
-  const Result<std::string> path = FindTokenizerFile(model);
-  if (path.ok()) {
-    Result<std::unique_ptr<Tokenizer>> loaded = LoadTokenizer(*path);
-    no_tokenizer = loaded.status();
-    if (loaded.ok()) {
-      tokenizer_ = std::move(loaded).value();
-    }
-  } else {
-    no_tokenizer = path.status();
-  }
-  if (tokenizer_ != nullptr && tokenizer_->vocab_size() != vocab_size_) {
-    return InvalidArgument(StrCat(tokenizer_->path(),
-                                  " has ",
-                                  tokenizer_->vocab_size(),
-                                  " tokens, but params.json of ",
-                                  model,
-                                  " says vocab_size ",
-                                  vocab_size_));
-  }
+  MFT_ASSIGN_OR_RETURN(model_, ReadModelTokenizer(request_.spec.model_id_or_path));
   encoder_ = std::make_unique<LineEncoder>(
-      LineEncoderOptions{.tokenizer = tokenizer_.get(),
-                         .no_tokenizer = no_tokenizer,
-                         .vocab_size = vocab_size_,
+      LineEncoderOptions{.tokenizer = model_.tokenizer.get(),
+                         .no_tokenizer = model_.no_tokenizer,
+                         .vocab_size = model_.vocab_size,
                          .dynamic_chunking = ChunksConversations(request_.spec)});
   return Status::Ok();
 }
@@ -115,10 +80,11 @@ Status Preparation::HashFiles() {
 }
 
 std::string Preparation::Key() const {
-  CacheKeyInput input = {.tokenizer_hash = tokenizer_ == nullptr ? "" : tokenizer_->file_hash(),
-                         .vocab_size = vocab_size_,
-                         .dynamic_chunking = ChunksConversations(request_.spec),
-                         .sources = {}};
+  CacheKeyInput input = {
+      .tokenizer_hash = model_.tokenizer == nullptr ? "" : model_.tokenizer->file_hash(),
+      .vocab_size = model_.vocab_size,
+      .dynamic_chunking = ChunksConversations(request_.spec),
+      .sources = {}};
   for (const DataFiles& source : sources_) {
     CacheKeySource key = {.kind = source.kind, .file_hashes = {}};
     for (const DataFile& file : source.files) {
@@ -130,8 +96,8 @@ std::string Preparation::Key() const {
 }
 
 Status Preparation::Take(const DataFile& file, const DataLine& line, const EncodedLine& encoded) {
-  for (const std::string& problem : encoded.problems) {
-    const std::string text = StrCat(file.path, ":", line.number + 1, ": ", problem);
+  for (const Status& problem : encoded.problems) {
+    const std::string text = StrCat(file.path, ":", line.number + 1, ": ", ProblemText(problem));
     observer_.Problem(text);
     first_problem_ = problems_++ == 0 ? text : first_problem_;
   }
@@ -148,46 +114,14 @@ Status Preparation::Take(const DataFile& file, const DataLine& line, const Encod
   return Status::Ok();
 }
 
-Status Preparation::EncodeBlock(SourceKind kind,
-                                const DataFile& file,
-                                std::vector<DataLine> lines) {
-  std::vector<EncodedLine> encoded(lines.size());
-  std::atomic<size_t> next{0};
-  const auto work = [&] {
-    for (size_t i = next++; i < lines.size(); i = next++) {
-      encoded[i] = encoder_->Encode(kind, lines[i]);
-    }
-  };
-  {
-    const size_t others = std::min<size_t>(request_.threads - 1, lines.size() / 2);
-    std::vector<std::jthread> threads;
-    for (size_t i = 0; i < others; ++i) {
-      threads.emplace_back(work);
-    }
-    work();
-  }
-  for (size_t i = 0; i < lines.size(); ++i) {
-    MFT_RETURN_IF_ERROR(Take(file, lines[i], encoded[i]));
-  }
-  return observer_.Stopped() ? Stopped() : Status::Ok();
-}
-
 Status Preparation::ReadFileLines(SourceKind kind, const DataFile& file) {
-  MFT_ASSIGN_OR_RETURN(LineReader reader, LineReader::Open(file.path));
-  std::vector<DataLine> block;
-  size_t bytes = 0;
-  for (bool more = true; more;) {
-    DataLine line;
-    MFT_ASSIGN_OR_RETURN(more, reader.Next(line));
-    if (more) {
-      bytes += line.text.size();
-      block.push_back(std::move(line));
-    }
-    if (!more || block.size() >= kBlockLines || bytes >= kBlockBytes) {
-      MFT_RETURN_IF_ERROR(EncodeBlock(kind, file, std::exchange(block, {})));
-      bytes = 0;
-    }
-  }
+  MFT_RETURN_IF_ERROR(EncodeFile(
+      file.path,
+      *encoder_,
+      {.kind = kind,
+       .threads = request_.threads,
+       .stopped = [this] { return observer_.Stopped(); }},
+      [&](const DataLine& line, const EncodedLine& encoded) { return Take(file, line, encoded); }));
   return CheckUnchanged(file);
 }
 
@@ -206,7 +140,7 @@ Status Preparation::ReadSource(const DataFiles& source) {
 }
 
 Status Preparation::Build() {
-  MFT_ASSIGN_OR_RETURN(writer_, TokenCacheWriter::Create(directory_, key_, vocab_size_));
+  MFT_ASSIGN_OR_RETURN(writer_, TokenCacheWriter::Create(directory_, key_, model_.vocab_size));
   for (const DataFiles& source : sources_) {
     MFT_RETURN_IF_ERROR(ReadSource(source));
   }

@@ -7,8 +7,6 @@
 #include <cstring>
 #include <vector>
 
-#include "worker/kernels/gemm_cpu.h"
-
 namespace mft {
 
 namespace {
@@ -86,7 +84,7 @@ struct ForwardViews {
   View out, lse, q, k, v;
 };
 
-void ForwardTask(const RowKernels& rows,
+void ForwardTask(const AttentionParts& parts,
                  const ForwardViews& views,
                  const AttentionShape& shape,
                  Task task,
@@ -111,13 +109,13 @@ void ForwardTask(const RowKernels& rows,
     for (int64_t kb = 0; kb < last_visible; kb += kKeyBlock) {
       const int64_t k_count = std::min(kKeyBlock, last_visible - kb);
       const View scores = MatrixView(scratch.data(), q_count, k_count);
-      GemmCpu(scores, q, k.Rows(keys.begin + kb, k_count), {.transpose_b = true});
-      SoftmaxBlock(rows, scores, out, state, scale, first_visible - kb);
-      GemmCpu(out, scores, v.Rows(keys.begin + kb, k_count), {.beta = kb == 0 ? 0.0F : 1.0F});
+      parts.gemm(scores, q, k.Rows(keys.begin + kb, k_count), {.transpose_b = true});
+      SoftmaxBlock(parts.rows, scores, out, state, scale, first_visible - kb);
+      parts.gemm(out, scores, v.Rows(keys.begin + kb, k_count), {.beta = kb == 0 ? 0.0F : 1.0F});
     }
     for (int64_t i = 0; i < q_count; ++i) {
       const auto at = static_cast<size_t>(i);
-      rows.scale(out.row(i), e, 1.0F / state.sum[at]);
+      parts.rows.scale(out.row(i), e, 1.0F / state.sum[at]);
       views.lse.row(queries.begin + qb + i)[task.head] = state.max[at] + std::log(state.sum[at]);
     }
   }
@@ -148,7 +146,7 @@ void Zero(View v) {
 }
 
 // One query head of one segment; adds to dk and dv, which the heads of a group share.
-void BackwardHead(const RowKernels& rows,
+void BackwardHead(const AttentionParts& parts,
                   const KernelTable::AttentionGrad& g,
                   const AttentionShape& shape,
                   Task task,
@@ -158,7 +156,7 @@ void BackwardHead(const RowKernels& rows,
   const int64_t column = task.head * e;
   const int64_t kv_column = task.head / (shape.heads / shape.kv_heads) * e;
   const float scale = Scale(shape);
-  FillDelta(rows, g, segment, column, e, scratch.delta);
+  FillDelta(parts.rows, g, segment, column, e, scratch.delta);
   for (int64_t kb = 0; kb < segment.count; kb += kKeyBlock) {
     const int64_t k_count = std::min(kKeyBlock, segment.count - kb);
     const View k = g.k.Cols(kv_column, e).Rows(segment.begin + kb, k_count);
@@ -172,28 +170,28 @@ void BackwardHead(const RowKernels& rows,
       const View d_out = g.d_out.Cols(column, e).Rows(row, q_count);
       const View p = MatrixView(scratch.scores.data(), q_count, k_count);
       const View d_s = MatrixView(scratch.d_p.data(), q_count, k_count);
-      GemmCpu(p, q, k, {.transpose_b = true});
-      GemmCpu(d_s, d_out, v, {.transpose_b = true});
+      parts.gemm(p, q, k, {.transpose_b = true});
+      parts.gemm(d_s, d_out, v, {.transpose_b = true});
       for (int64_t i = 0; i < q_count; ++i) {
         const int64_t n = std::clamp<int64_t>(qb + i + 1 - kb, 0, k_count);
-        rows.attention_backward(p.row(i),
-                                d_s.row(i),
-                                n,
-                                scale,
-                                g.lse.row(row + i)[task.head],
-                                scratch.delta[static_cast<size_t>(qb + i)]);
+        parts.rows.attention_backward(p.row(i),
+                                      d_s.row(i),
+                                      n,
+                                      scale,
+                                      g.lse.row(row + i)[task.head],
+                                      scratch.delta[static_cast<size_t>(qb + i)]);
         std::fill(p.row(i) + n, p.row(i) + k_count, 0.0F);
         std::fill(d_s.row(i) + n, d_s.row(i) + k_count, 0.0F);
       }
-      GemmCpu(dv, p, d_out, {.transpose_a = true, .beta = 1});
-      GemmCpu(dk, d_s, q, {.transpose_a = true, .beta = 1});
-      GemmCpu(g.dq.Cols(column, e).Rows(row, q_count), d_s, k, {.beta = 1});
+      parts.gemm(dv, p, d_out, {.transpose_a = true, .beta = 1});
+      parts.gemm(dk, d_s, q, {.transpose_a = true, .beta = 1});
+      parts.gemm(g.dq.Cols(column, e).Rows(row, q_count), d_s, k, {.beta = 1});
     }
   }
 }
 }  // namespace
 
-void AttentionCpu(const RowKernels& rows,
+void AttentionCpu(const AttentionParts& parts,
                   View out,
                   View lse,
                   View q,
@@ -208,12 +206,12 @@ void AttentionCpu(const RowKernels& rows,
 #pragma omp for schedule(dynamic, 1)
     for (size_t i = 0; i < tasks.size();
          ++i) {  // NOLINT(modernize-loop-convert): OpenMP needs the index
-      ForwardTask(rows, views, shape, tasks[i], scratch);
+      ForwardTask(parts, views, shape, tasks[i], scratch);
     }
   }
 }
 
-void AttentionBackwardCpu(const RowKernels& rows,
+void AttentionBackwardCpu(const AttentionParts& parts,
                           const KernelTable::AttentionGrad& grad,
                           const AttentionShape& shape) {
   // A task owns a key head with its group of query heads, so that no two threads add to the same
@@ -235,7 +233,7 @@ void AttentionBackwardCpu(const RowKernels& rows,
       Zero(grad.dv.Cols(task.head * e, e).Rows(segment.begin, segment.count));
       Zero(grad.dq.Cols(task.head * group * e, group * e).Rows(segment.begin, segment.count));
       for (int64_t h = 0; h < group; ++h) {
-        BackwardHead(rows, grad, shape, {task.segment, task.head * group + h}, scratch);
+        BackwardHead(parts, grad, shape, {task.segment, task.head * group + h}, scratch);
       }
     }
   }

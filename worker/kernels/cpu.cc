@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "worker/kernels/attention_cpu.h"
+#include "worker/kernels/gemm_blocked.h"
 #include "worker/kernels/gemm_cpu.h"
 #include "worker/kernels/kernels.h"
 #include "worker/kernels/row_kernels.h"
@@ -15,6 +16,7 @@ namespace mft {
 namespace {
 // Functions of a KernelTable carry no state, so the instruction set is a template argument.
 using RowsOf = const RowKernels& (*)();
+using GemmOf = void (*)(View y, View a, View b, KernelTable::Gemm options);
 
 template <typename Body>
 void ForRows(int64_t count, const Body& body) {
@@ -46,11 +48,11 @@ double CrossEntropy(View logits, const int32_t* target, const float* row_weight,
   });
 }
 
-template <RowsOf kRows>
+template <RowsOf kRows, GemmOf kGemm>
 KernelTable MakeTable(std::string_view name) {
   KernelTable table;
   table.name = name;
-  table.gemm = GemmCpu;
+  table.gemm = kGemm;
   table.rms_norm = [](View y, View x, const float* weight, float eps) {
     ForRows(x.rows, [&](int64_t i) { kRows().rms_norm(y.row(i), x.row(i), weight, x.cols, eps); });
   };
@@ -79,11 +81,11 @@ KernelTable MakeTable(std::string_view name) {
     });
   };
   table.attention = [](View out, View lse, View q, View k, View v, const AttentionShape& shape) {
-    AttentionCpu(kRows(), out, lse, q, k, v, shape);
+    AttentionCpu({kRows(), kGemm}, out, lse, q, k, v, shape);
   };
   table.attention_backward = [](const KernelTable::AttentionGrad& grad,
                                 const AttentionShape& shape) {
-    AttentionBackwardCpu(kRows(), grad, shape);
+    AttentionBackwardCpu({kRows(), kGemm}, grad, shape);
   };
   table.cross_entropy = [](View logits, const int32_t* target, const float* row_weight) {
     return CrossEntropy<kRows>(logits, target, row_weight, true);
@@ -108,21 +110,31 @@ KernelTable MakeTable(std::string_view name) {
 struct Variant {
   std::string_view instruction_set;
   bool supported;
+  bool preferred;  // where it is supported
   KernelTable table;
 };
 
-// Best first.
-const std::array<Variant, 3>& Variants() {
-  static const std::array<Variant, 3> variants = {
+bool HasAvx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("fma");
+}
+
+bool HasAvx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+// Best first. MKL's own AVX-512 products are the better ones on the processors it takes them on.
+const std::array<Variant, 4>& Variants() {
+  static const std::array<Variant, 4> variants = {
       Variant{"avx512",
-              __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                  __builtin_cpu_supports("fma"),
-              MakeTable<RowKernelsAvx512>("cpu-avx512")},
-      Variant{"avx2",
-              __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"),
-              MakeTable<RowKernelsAvx2>("cpu-avx2")},
-      Variant{"baseline", true, MakeTable<RowKernelsBaseline>("cpu-baseline")},
+              HasAvx512(),
+              !__builtin_cpu_is("intel"),
+              MakeTable<RowKernelsAvx512, GemmBlocked>("cpu-avx512")},
+      Variant{
+          "avx512-mkl", HasAvx512(), true, MakeTable<RowKernelsAvx512, GemmCpu>("cpu-avx512-mkl")},
+      Variant{"avx2", HasAvx2(), true, MakeTable<RowKernelsAvx2, GemmCpu>("cpu-avx2")},
+      Variant{"baseline", true, true, MakeTable<RowKernelsBaseline, GemmCpu>("cpu-baseline")},
   };
   return variants;
 }
@@ -130,7 +142,7 @@ const std::array<Variant, 3>& Variants() {
 
 const KernelTable& CpuKernels() {
   for (const Variant& variant : Variants()) {
-    if (variant.supported) {
+    if (variant.supported && variant.preferred) {
       return variant.table;
     }
   }

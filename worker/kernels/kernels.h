@@ -90,8 +90,8 @@ struct KernelTable {
 // The CPU's kernels for the best instruction set that this machine has.
 const KernelTable& CpuKernels();
 
-// Kernels of a named instruction set ("avx512", "avx2", "baseline"), or nullptr where this machine
-// lacks it. For tests.
+// Kernels of a named instruction set ("avx512" and "avx512-mkl", which differ in the matrix
+// product, "avx2", "baseline"), or nullptr where this machine lacks it. For tests.
 const KernelTable* CpuKernelsFor(std::string_view instruction_set);
 
 }  // namespace mft

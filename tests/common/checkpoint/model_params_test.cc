@@ -34,6 +34,61 @@ TEST(ModelParams, CountsParametersAsPublished) {
   EXPECT_EQ(TotalParameters(params), 46'702'792'704);
 }
 
+struct Published {
+  const char* name;
+  ModelParams params;
+  int64_t total;
+  int64_t lora_rank_64;
+};
+
+ModelParams Sizes(int64_t dim, int64_t layers, int64_t hidden, int64_t heads, int64_t vocab) {
+  ModelParams params;
+  params.dim = dim;
+  params.n_layers = layers;
+  params.head_dim = 128;
+  params.hidden_dim = hidden;
+  params.n_heads = heads;
+  params.n_kv_heads = 8;
+  params.vocab_size = vocab;
+  return params;
+}
+
+class PublishedModel : public ::testing::TestWithParam<Published> {};
+
+TEST_P(PublishedModel, HasThePublishedCounts) {
+  EXPECT_EQ(TotalParameters(GetParam().params), GetParam().total);
+  EXPECT_EQ(LoraParameters(GetParam().params, 64, kAll), GetParam().lora_rank_64);
+}
+
+ModelParams Mixture(ModelParams params) {
+  params.moe = MoeParams{.num_experts = 8, .num_experts_per_tok = 2};
+  return params;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    ModelParams,
+    PublishedModel,
+    ::testing::Values(
+        Published{"Nemo12B", Sizes(5120, 40, 14336, 32, 131072), 12'247'782'400, 228'065'280},
+        Published{"Mixtral8x22B",
+                  Mixture(Sizes(6144, 56, 16384, 48, 32768)),
+                  140'630'071'296,
+                  2'077'229'056},
+        Published{"Large123B", Sizes(12288, 88, 28672, 96, 32768), 122'610'069'504, 1'118'830'592}),
+    [](const auto& test) { return test.param.name; });
+
+TEST(ModelParams, HostileSizesCannotOverflowACount) {
+  const std::string largest =
+      R"({"dim":131072,"n_layers":1024,"head_dim":4096,"hidden_dim":1048576,"n_heads":4096,)"
+      R"("n_kv_heads":4096,"norm_eps":1e-5,"vocab_size":16777216,)"
+      R"("moe":{"num_experts":1024,"num_experts_per_tok":1024}})";
+  const ModelParams params = Read(largest).value();
+  EXPECT_GT(TotalParameters(params), 0);
+  EXPECT_GT(ActiveMatmulParameters(params), 0);
+  EXPECT_GT(LoraParameters(params, 4096, kAll), 0);
+  EXPECT_FALSE(Read(Replace(largest, "131072", "131073")).ok());
+}
+
 TEST(ModelParams, InfersRopeTheta) {
   const std::string without = Replace(k7B, R"(, "rope_theta": 1000000.0)", "");
   EXPECT_EQ(Read(without)->rope_theta, 1e6);

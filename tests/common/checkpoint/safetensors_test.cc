@@ -9,6 +9,8 @@
 
 #include "common/base/files.h"
 #include "common/checkpoint/model_files.h"
+#include "common/checkpoint/model_params.h"
+#include "tests/support/fixtures.h"
 #include "tests/support/temp_dir.h"
 
 namespace mft {
@@ -225,6 +227,23 @@ TEST(CheckTensors, ListsWhatDoesNotFit) {
   EXPECT_NE(status.message().find("norm.weight is missing"), std::string::npos);
   EXPECT_NE(status.message().find("test has shape [2, 2], expected [4]"), std::string::npos);
   EXPECT_NE(CheckTensors(**file, {}).message().find("test has no place"), std::string::npos);
+}
+
+TEST(CheckTensors, TakesFilesOfTheReferenceWriter) {
+  for (const std::string name : {"dense", "dense-headdim"}) {
+    const std::string directory = testing::Fixture("train/" + name + "/model");
+    const auto params = ReadModelParams(directory);
+    ASSERT_TRUE(params.ok()) << params.status().message();
+    const auto file = SafetensorsFile::Open(FindModelWeights(directory).value());
+    ASSERT_TRUE(file.ok()) << file.status().message();
+    const Status status = CheckTensors(**file, ModelTensors(*params));
+    EXPECT_TRUE(status.ok()) << status.message();
+    int64_t elements = 0;
+    for (const TensorEntry& tensor : (*file)->tensors()) {
+      elements += static_cast<int64_t>(tensor.data.size() / DTypeSize(tensor.dtype));
+    }
+    EXPECT_EQ(elements, TotalParameters(*params));
+  }
 }
 
 TEST(FindModelWeights, SaysWhatItCannotRead) {

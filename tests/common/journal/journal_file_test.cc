@@ -160,6 +160,19 @@ TEST_F(JournalFile, AnotherAttemptsJournalIsNotContinued) {
   EXPECT_EQ(ReadJournalEnds(path_)->last->seq, 2);
 }
 
+TEST_F(JournalFile, TakesOnlyWhatMattersBeyondItsLimit) {
+  { Open(); }
+  std::filesystem::resize_file(path_, kMaxJournalBytes);  // a hole: takes no space
+  AppendRaw(path_,
+            "\n" + EncodeRecord({.seq = 2, .at_micros = 0, .body = PhaseRecord{"p", ""}}) + "\n");
+  const auto writer = Open();
+  ASSERT_TRUE(writer->Append(StepRecord{.step = 1}).ok());
+  ASSERT_TRUE(writer->Append(MessageRecord{"info", "x"}).ok());
+  EXPECT_EQ(ReadJournalEnds(path_)->last->seq, 2);
+  ASSERT_TRUE(writer->AppendSynced(FinalRecord{.outcome = "done"}).ok());
+  EXPECT_EQ(ReadJournalEnds(path_)->last->seq, 3);
+}
+
 TEST_F(JournalFile, TheEndsAreFoundWithoutWhatIsBetween) {
   EXPECT_FALSE(ReadJournalEnds(path_)->header.has_value());
   const auto writer = Open();

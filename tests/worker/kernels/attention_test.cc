@@ -210,7 +210,7 @@ TEST_P(Attention, GivesTheSameBitsWithAnyNumberOfThreads) {
 INSTANTIATE_TEST_SUITE_P(Cpu,
                          Attention,
                          ::testing::ValuesIn(testing::InstructionSets()),
-                         [](const auto& set) { return set.param; });
+                         testing::TestName);
 
 }  // namespace
 }  // namespace mft

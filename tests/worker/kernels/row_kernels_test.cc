@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every row-wise function of the kernel table, for each instruction set of this machine, against
 // the same body in double. Widths are odd on purpose: vector loops have remainders.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/worker/kernels/testing.h"
@@ -186,53 +187,14 @@ TEST_P(RowKernels, GatherAndScatter) {
   }
 }
 
-TEST_P(RowKernels, GemmTransposesScalesAndAdds) {
-  const std::vector<float> a = NormalFloats(3 * 5, 1);
-  const std::vector<float> b = NormalFloats(5 * 4, 2);
-  std::vector<float> a_t(a.size());
-  std::vector<float> b_t(b.size());
-  for (size_t i = 0; i < 3; ++i) {
-    for (size_t k = 0; k < 5; ++k) {
-      a_t[k * 3 + i] = a[i * 5 + k];
-    }
-  }
-  for (size_t k = 0; k < 5; ++k) {
-    for (size_t j = 0; j < 4; ++j) {
-      b_t[j * 5 + k] = b[k * 4 + j];
-    }
-  }
-  for (const bool ta : {false, true}) {
-    for (const bool tb : {false, true}) {
-      for (const float beta : {0.0F, 0.5F}) {
-        std::vector<float> y = beta == 0 ? std::vector<float>(12, NAN) : NormalFloats(12, 3);
-        std::vector<double> expected(12);
-        for (size_t i = 0; i < 12; ++i) {
-          expected[i] = beta == 0 ? 0 : double{beta} * y[i];
-          for (size_t k = 0; k < 5; ++k) {
-            expected[i] += 2.0 * a[i / 4 * 5 + k] * b[k * 4 + i % 4];
-          }
-        }
-        const View left = ta ? MatrixView(const_cast<float*>(a_t.data()), 5, 3)
-                             : MatrixView(const_cast<float*>(a.data()), 3, 5);
-        const View right = tb ? MatrixView(const_cast<float*>(b_t.data()), 4, 5)
-                              : MatrixView(const_cast<float*>(b.data()), 5, 4);
-        kernels().gemm(MatrixView(y.data(), 3, 4),
-                       left,
-                       right,
-                       {.transpose_a = ta, .transpose_b = tb, .alpha = 2, .beta = beta});
-        EXPECT_LT(RelativeError(y, expected), kTolerance) << ta << tb << beta;
-      }
-    }
-  }
-}
-
 INSTANTIATE_TEST_SUITE_P(Cpu,
                          RowKernels,
                          ::testing::ValuesIn(testing::InstructionSets()),
-                         [](const auto& set) { return set.param; });
+                         testing::TestName);
 
 TEST(CpuKernels, TakesTheBestOfThisMachine) {
-  EXPECT_EQ(CpuKernels().name, "cpu-" + testing::InstructionSets().front());
+  const std::string best = testing::InstructionSets().front();
+  EXPECT_THAT(CpuKernels().name, ::testing::StartsWith("cpu-" + best));
   EXPECT_EQ(CpuKernelsFor("sse9"), nullptr);
 }
 

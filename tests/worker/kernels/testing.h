@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <random>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "worker/kernels/kernels.h"
 
@@ -69,12 +72,19 @@ inline double DotProduct(const std::vector<double>& a, const std::vector<double>
 // The instruction sets that this machine can run.
 inline std::vector<std::string> InstructionSets() {
   std::vector<std::string> sets;
-  for (const char* set : {"avx512", "avx2", "baseline"}) {
+  for (const char* set : {"avx512", "avx512-mkl", "avx2", "baseline"}) {
     if (CpuKernelsFor(set) != nullptr) {
       sets.emplace_back(set);
     }
   }
   return sets;
+}
+
+// "avx512-mkl" as a part of a test's name.
+inline std::string TestName(const ::testing::TestParamInfo<std::string>& set) {
+  std::string name = set.param;
+  std::erase(name, '-');
+  return name;
 }
 
 }  // namespace mft::testing

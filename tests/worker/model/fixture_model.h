@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 #include "common/checkpoint/safetensors.h"
 #include "tests/support/fixtures.h"
 #include "worker/model/transformer.h"
@@ -55,6 +57,37 @@ inline FixtureBatch BatchOf(const Json& line) {
     batch.mask[i] = counts ? 1.0F : 0.0F;
   }
   return batch;
+}
+
+// Row weights as numerics.md defines them, over the microbatches of one
+// step, of all its ranks.
+inline void Normalise(std::vector<FixtureBatch>& micro, bool by_token) {
+  double step_tokens = 0;
+  for (const FixtureBatch& batch : micro) {
+    for (const float m : batch.mask) {
+      step_tokens += m;
+    }
+  }
+  for (FixtureBatch& batch : micro) {
+    double own = 0;
+    for (const float m : batch.mask) {
+      own += m;
+    }
+    const double divisor = by_token ? step_tokens : own * static_cast<double>(micro.size());
+    for (float& m : batch.mask) {
+      m = m == 0 ? 0.0F : static_cast<float>(m / divisor);
+    }
+  }
+}
+
+inline void ExpectNear(std::span<const float> actual,
+                       std::span<const float> expected,
+                       double tolerance,
+                       const std::string& what) {
+  ASSERT_EQ(actual.size(), expected.size()) << what;
+  for (size_t i = 0; i < actual.size(); ++i) {
+    ASSERT_NEAR(actual[i], expected[i], tolerance) << what << " at " << i;
+  }
 }
 
 // Everything that a forward and backward pass of a fixture needs.

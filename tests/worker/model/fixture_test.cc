@@ -12,15 +12,7 @@ using testing::BatchOf;
 using testing::FixtureBatch;
 using testing::FixtureModel;
 
-void ExpectNear(std::span<const float> actual,
-                std::span<const float> expected,
-                double tolerance,
-                const std::string& what) {
-  ASSERT_EQ(actual.size(), expected.size()) << what;
-  for (size_t i = 0; i < actual.size(); ++i) {
-    ASSERT_NEAR(actual[i], expected[i], tolerance) << what << " at " << i;
-  }
-}
+using testing::ExpectNear;
 
 class Activations : public ::testing::TestWithParam<const char*> {};
 
@@ -52,26 +44,6 @@ struct GradCase {
 
 class FirstStep : public ::testing::TestWithParam<GradCase> {};
 
-// Row weights as numerics.md defines them, over the microbatches of one step.
-void Normalise(std::vector<FixtureBatch>& micro, bool by_token) {
-  double step_tokens = 0;
-  for (const FixtureBatch& batch : micro) {
-    for (const float m : batch.mask) {
-      step_tokens += m;
-    }
-  }
-  for (FixtureBatch& batch : micro) {
-    double own = 0;
-    for (const float m : batch.mask) {
-      own += m;
-    }
-    const double divisor = by_token ? step_tokens : own * static_cast<double>(micro.size());
-    for (float& m : batch.mask) {
-      m = m == 0 ? 0.0F : static_cast<float>(m / divisor);
-    }
-  }
-}
-
 TEST_P(FirstStep, LossAndGradientsAreThoseOfTheReference) {
   FixtureModel fixture(GetParam().folder, {.policy = GetParam().policy});
   const std::string norm = GetParam().loss_norm;
@@ -82,7 +54,7 @@ TEST_P(FirstStep, LossAndGradientsAreThoseOfTheReference) {
   for (size_t i = 0; i < config["num_microbatches"].get<size_t>(); ++i) {
     micro.push_back(BatchOf(lines[i]));
   }
-  Normalise(micro, norm == "token");
+  testing::Normalise(micro, norm == "token");
   double loss = 0;
   for (const FixtureBatch& batch : micro) {
     loss += fixture.model->ForwardBackward(batch.rows());

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products of every table of this machine against double. Letters: y [M, N], depth K.
+#include <omp.h>
+
+#include <gtest/gtest.h>
+
+#include "tests/worker/kernels/testing.h"
+
+namespace mft {
+namespace {
+
+using testing::NormalFloats;
+
+struct Shape {
+  int64_t m, n, k;
+};
+
+// Operands with gaps between their rows.
+struct Problem {
+  Problem(const Shape& shape, KernelTable::Gemm gemm)
+      : options(gemm),
+        a_rows(gemm.transpose_a ? shape.k : shape.m),
+        a_cols(gemm.transpose_a ? shape.m : shape.k),
+        b_rows(gemm.transpose_b ? shape.n : shape.k),
+        b_cols(gemm.transpose_b ? shape.k : shape.n),
+        a(NormalFloats(a_rows * (a_cols + 3), 1)),
+        b(NormalFloats(b_rows * (b_cols + 5), 2)),
+        y(gemm.beta == 0 ? std::vector<float>(static_cast<size_t>(shape.m * (shape.n + 7)), NAN)
+                         : NormalFloats(shape.m * (shape.n + 7), 3)),
+        m(shape.m),
+        n(shape.n),
+        k(shape.k) {}
+
+  View A() { return {a.data(), a_rows, a_cols, a_cols + 3, ElementType::kF32}; }
+  View B() { return {b.data(), b_rows, b_cols, b_cols + 5, ElementType::kF32}; }
+  View Y() { return {y.data(), m, n, n + 7, ElementType::kF32}; }
+
+  // Largest difference to the sums in double, relative to the sum of magnitudes.
+  double Error(const std::vector<float>& before) {
+    double worst = 0;
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        double sum = 0;
+        double magnitude = 1e-30;
+        for (int64_t p = 0; p < k; ++p) {
+          const double term =
+              static_cast<double>(options.transpose_a ? A().row(p)[i] : A().row(i)[p]) *
+              (options.transpose_b ? B().row(j)[p] : B().row(p)[j]);
+          sum += term;
+          magnitude += std::abs(term);
+        }
+        double expected = options.alpha * sum;
+        magnitude *= std::abs(options.alpha);
+        if (options.beta != 0) {
+          const double start = before[static_cast<size_t>(i * (n + 7) + j)];
+          expected += options.beta * start;
+          magnitude += std::abs(start);
+        }
+        const double error = std::abs(Y().row(i)[j] - expected) / magnitude;
+        worst = std::isnan(error) ? INFINITY : std::max(worst, error);
+      }
+    }
+    return worst;
+  }
+
+  KernelTable::Gemm options;
+  int64_t a_rows, a_cols, b_rows, b_cols;
+  std::vector<float> a, b, y;
+  int64_t m, n, k;
+};
+
+class Gemm : public ::testing::TestWithParam<std::string> {
+ protected:
+  const KernelTable& kernels() const { return *CpuKernelsFor(GetParam()); }
+};
+
+const std::vector<KernelTable::Gemm> kOptions = {
+    {},
+    {.transpose_b = true},
+    {.transpose_a = true, .beta = 1},
+    {.transpose_a = true, .transpose_b = true, .alpha = 2, .beta = 0.5F},
+    {.alpha = -0.5F, .beta = 1}};
+
+TEST_P(Gemm, IsTheSumOfProductsForEveryShapeAndOption) {
+  // Below, at and above each size of a block; a vector, a column, an outer product.
+  const std::vector<Shape> shapes = {{1, 1, 1},
+                                     {1, 70, 33},
+                                     {5, 1, 300},
+                                     {14, 32, 256},
+                                     {15, 33, 257},
+                                     {29, 48, 17},
+                                     {3, 96, 16},
+                                     {70, 16, 513},
+                                     {13, 2049, 5}};
+  for (const Shape& shape : shapes) {
+    for (const KernelTable::Gemm& options : kOptions) {
+      Problem problem(shape, options);
+      const std::vector<float> before = problem.y;
+      kernels().gemm(problem.Y(), problem.A(), problem.B(), options);
+      EXPECT_LT(problem.Error(before), 5e-7)
+          << shape.m << " " << shape.n << " " << shape.k << " " << options.transpose_a
+          << options.transpose_b << options.beta;
+      // The gaps are not touched.
+      for (int64_t i = 0; i < shape.m; ++i) {
+        for (int64_t j = shape.n; j < shape.n + 7; ++j) {
+          const auto at = static_cast<size_t>(i * (shape.n + 7) + j);
+          ASSERT_EQ(std::isnan(before[at]), std::isnan(problem.y[at]));
+          ASSERT_TRUE(std::isnan(before[at]) || before[at] == problem.y[at]);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Gemm, OfNothingIsBetaTimesY) {
+  std::vector<float> y = {1, 2};
+  kernels().gemm(
+      MatrixView(y.data(), 0, 2), MatrixView(y.data(), 0, 3), MatrixView(y.data(), 3, 2), {});
+  EXPECT_EQ(y, (std::vector<float>{1, 2}));
+}
+
+TEST_P(Gemm, GivesTheSameBitsAgain) {
+  for (const KernelTable::Gemm& options : kOptions) {
+    Problem problem({200, 300, 400}, options);
+    const std::vector<float> before = problem.y;
+    kernels().gemm(problem.Y(), problem.A(), problem.B(), options);
+    const std::vector<float> first = problem.y;
+    problem.y = before;
+    kernels().gemm(problem.Y(), problem.A(), problem.B(), options);
+    EXPECT_EQ(std::memcmp(first.data(), problem.y.data(), first.size() * sizeof(float)), 0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu,
+                         Gemm,
+                         ::testing::ValuesIn(testing::InstructionSets()),
+                         testing::TestName);
+
+TEST(BlockedGemm, GivesTheSameBitsWithAnyNumberOfThreads) {
+  const KernelTable* kernels = CpuKernelsFor("avx512");
+  if (kernels == nullptr) {
+    GTEST_SKIP() << "no AVX-512 here";
+  }
+  const int threads = omp_get_max_threads();
+  for (const KernelTable::Gemm& options : kOptions) {
+    std::vector<std::vector<float>> results;
+    for (const int count : {1, 2, 5}) {
+      omp_set_num_threads(count);
+      Problem problem({120, 190, 600}, options);
+      kernels->gemm(problem.Y(), problem.A(), problem.B(), options);
+      results.push_back(problem.y);
+    }
+    const size_t bytes = results[0].size() * sizeof(float);
+    EXPECT_EQ(std::memcmp(results[0].data(), results[1].data(), bytes), 0);
+    EXPECT_EQ(std::memcmp(results[0].data(), results[2].data(), bytes), 0);
+  }
+  omp_set_num_threads(threads);
+}
+
+}  // namespace
+}  // namespace mft

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// The innermost part of a matrix product: one tile of the result from one panel of each operand.
+// The blocking around it is gemm_blocked.cc.
+#pragma once
+
+#include <cstdint>
+
+namespace mft {
+
+inline constexpr int64_t kTileRows = 14;  // 28 accumulators of 16 floats; 4 registers remain
+inline constexpr int64_t kTileCols = 32;
+inline constexpr int64_t kTileDepth = 256;  // a panel of B, 32 KiB, stays in the first-level cache
+
+// Panel of A: rows [kTileRows][kPanelRowStride], or, where A is transposed in memory, by depth
+// [kTileDepth][kPanelDepthStride]. Both are copies without a transposition.
+inline constexpr int64_t kPanelRowStride = kTileDepth + 16;
+inline constexpr int64_t kPanelDepthStride = 16;
+inline constexpr int64_t kRowPanelFloats = kPanelDepthStride * kPanelRowStride;
+// Panel of B: [kTileDepth][kTileCols], missing columns zero.
+inline constexpr int64_t kColPanelFloats = kTileDepth * kTileCols;
+
+// c [rows, cols] = alpha a b + beta c; with beta 0, c is not read.
+struct GemmTile {
+  const float* a = nullptr;  // 64-byte aligned panels
+  const float* b = nullptr;
+  float* c = nullptr;
+  int64_t c_stride = 0;
+  int64_t depth = 0;  // at most kTileDepth
+  int64_t rows = 0;   // at most kTileRows
+  int64_t cols = 0;   // at most kTileCols
+  float alpha = 1;
+  float beta = 0;
+  bool by_depth = false;  // the layout of the panel of A
+};
+
+// A part of an operand, [rows or cols, depth] of the product; `transposed`: depth is its row index
+// in memory for A, its column index for B.
+struct GemmPart {
+  const float* data = nullptr;
+  int64_t stride = 0;
+  int64_t count = 0;  // rows of A, columns of B
+  int64_t depth = 0;
+  bool transposed = false;
+};
+
+// Compiled with AVX-512 flags: call only where the processor has them.
+struct GemmTileKernels {
+  void (*multiply)(const GemmTile& tile);
+  void (*pack_rows)(float* panel, const GemmPart& a);
+  void (*pack_cols)(float* panel, const GemmPart& b);
+};
+const GemmTileKernels& GemmTileAvx512();
+
+}  // namespace mft
