@@ -11,5 +11,6 @@ void AddPrepareCommand(CLI::App& app, int& exit_code);
 void AddBatchesCommand(CLI::App& app, int& exit_code);
 void AddEncodeCommand(CLI::App& app, int& exit_code);
 void AddDecodeCommand(CLI::App& app, int& exit_code);
+void AddValidateCommand(CLI::App& app, int& exit_code);
 
 }  // namespace mft::data

@@ -11,7 +11,6 @@
 #include "common/base/files.h"
 #include "common/base/ids.h"
 #include "common/base/strings.h"
-#include "common/config/source_list.h"
 
 namespace mft::data {
 namespace {
@@ -25,17 +24,22 @@ int64_t ModifiedNanos(const struct stat& info) {
 Status AppendSources(const std::string& text, SourceKind kind, std::vector<DataFiles>& all) {
   MFT_ASSIGN_OR_RETURN(const std::vector<DataSource> sources, ParseSources(text));
   for (const DataSource& source : sources) {
-    MFT_ASSIGN_OR_RETURN(const std::vector<std::string> paths, ExpandSource(source));
-    DataFiles files = {.path = source.path, .kind = kind, .weight = source.weight, .files = {}};
-    for (const std::string& path : paths) {
-      files.files.push_back({.path = path, .hash = {}});
-    }
+    MFT_ASSIGN_OR_RETURN(DataFiles files, ListSourceFiles(source, kind));
     all.push_back(std::move(files));
   }
   return Status::Ok();
 }
 
 }  // namespace
+
+Result<DataFiles> ListSourceFiles(const DataSource& source, SourceKind kind) {
+  MFT_ASSIGN_OR_RETURN(const std::vector<std::string> paths, ExpandSource(source));
+  DataFiles files = {.path = source.path, .kind = kind, .weight = source.weight, .files = {}};
+  for (const std::string& path : paths) {
+    files.files.push_back({.path = path, .hash = {}});
+  }
+  return files;
+}
 
 Result<std::vector<DataFiles>> ListDataFiles(const JobSpec& spec) {
   std::vector<DataFiles> all;

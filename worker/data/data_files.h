@@ -9,6 +9,7 @@
 
 #include "common/base/status.h"
 #include "common/config/job_spec.h"
+#include "common/config/source_list.h"
 #include "common/dataset/token_cache.h"
 
 namespace mft::data {
@@ -27,6 +28,9 @@ struct DataFiles {
   double weight = 1.0;
   std::vector<DataFile> files;
 };
+
+// The files of one source, not yet hashed.
+Result<DataFiles> ListSourceFiles(const DataSource& source, SourceKind kind);
 
 // All sources in the order of the token cache: text, conversations and, unless `no_eval`,
 // evaluation. Files are not yet hashed. NOT_FOUND and INVALID_ARGUMENT name the source.

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// What validate prints on standard output, for people or for programs.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "common/base/status.h"
+#include "common/config/job_spec.h"
+#include "worker/data/validate.h"
+
+namespace mft::data {
+
+// Findings are printed as they come. Threads: one.
+class ReportPrinter {
+ public:
+  virtual ~ReportPrinter() = default;
+  virtual void Print(const Finding& finding) = 0;
+  // The end of the report; `spec`: of the job, where there is one.
+  virtual void Finish(const ValidateReport& report, const JobSpec* spec) = 0;
+  // The end instead, where there is no report.
+  virtual void Fail(const Status& status) = 0;
+};
+
+// Lines of text; failures go to standard error.
+std::unique_ptr<ReportPrinter> MakeTextPrinter();
+
+// One JSON object: "problems" [{file, line, severity, class, message}], then "num_problems",
+// "sources", "corrected" and, for a job, "expected"; or "error" {code, message}.
+std::unique_ptr<ReportPrinter> MakeJsonPrinter();
+
+struct Expected {
+  double steps_per_epoch = 0;
+  double epochs = 0;         // in max_steps
+  int64_t train_tokens = 0;  // rows of max_steps
+};
+
+// Nothing where nothing was encoded.
+std::optional<Expected> ExpectedOf(const ValidateReport& report, const JobSpec& spec);
+
+}  // namespace mft::data
