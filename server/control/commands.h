@@ -14,7 +14,7 @@
 #include "common/base/files.h"
 #include "common/base/status.h"
 #include "common/config/job_spec.h"
-#include "server/control/snapshot.h"
+#include "server/events/snapshot.h"
 
 namespace mft::server {
 

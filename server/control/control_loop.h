@@ -11,7 +11,7 @@
 #include "common/base/clock.h"
 #include "common/base/status.h"
 #include "server/control/commands.h"
-#include "server/control/snapshot.h"
+#include "server/events/snapshot.h"
 #include "server/events/fan_out.h"
 #include "server/store/event_reader.h"
 

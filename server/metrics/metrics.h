@@ -10,7 +10,7 @@
 #include "common/base/clock.h"
 #include "common/base/status.h"
 #include "mft/v1/job.pb.h"
-#include "server/control/snapshot.h"
+#include "server/events/snapshot.h"
 
 namespace mft::server {
 

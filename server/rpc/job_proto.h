@@ -6,7 +6,7 @@
 #include "common/config/yaml_reader.h"
 #include "mft/v1/job.pb.h"
 #include "mft/v1/job_spec.pb.h"
-#include "server/control/snapshot.h"
+#include "server/events/snapshot.h"
 #include "server/jobs/estimate.h"
 
 namespace mft::server {

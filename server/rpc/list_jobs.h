@@ -3,7 +3,7 @@
 
 #include "common/base/status.h"
 #include "mft/v1/job_service.pb.h"
-#include "server/control/snapshot.h"
+#include "server/events/snapshot.h"
 
 namespace mft::server {
 
