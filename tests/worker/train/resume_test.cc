@@ -60,21 +60,23 @@ class Resume : public ::testing::TestWithParam<int> {};
 
 TEST_P(Resume, AfterSigtermTheRemainingStepsAreBitwiseThoseOfAnUndisturbedRun) {
   TempDir dir;
-  TrainRun undisturbed = LongRun(dir, "a");
-  TrainRun stopped = LongRun(dir, "b");
+  // Threads that wait for each other are slow on a busy machine.
+  const int64_t last = GetParam() == 1 ? 150 : 60;
+  TrainRun undisturbed = LongRun(dir, "a", last);
+  TrainRun stopped = LongRun(dir, "b", last);
   undisturbed.threads = stopped.threads = GetParam();
   ASSERT_EQ(undisturbed.Run().exit_code, 0);
   Steps expected;
   expected.Append(undisturbed);
 
   stopped.Start();
-  ASSERT_TRUE(stopped.WaitFor(StepAtLeast(20)));
+  ASSERT_TRUE(stopped.WaitFor(StepAtLeast(10)));
   stopped.Signal(SIGTERM);
   stopped.Signal(SIGTERM);
   Ended ended = stopped.Wait();
   ASSERT_EQ(Final(stopped).outcome, "stopped") << ended.log;
   const int64_t stop_step = Final(stopped).step;
-  ASSERT_LT(stop_step, 150);
+  ASSERT_LT(stop_step, last);
   EXPECT_EQ(ListCheckpointSteps(stopped.spec.run_dir), std::vector<int64_t>{stop_step});
   Steps actual;
   actual.Append(stopped);
@@ -87,15 +89,16 @@ TEST_P(Resume, AfterSigtermTheRemainingStepsAreBitwiseThoseOfAnUndisturbedRun) {
   EXPECT_EQ(actual.number, expected.number);
   EXPECT_EQ(actual.loss, expected.loss);
   EXPECT_EQ(actual.grad_norm, expected.grad_norm);
-  EXPECT_EQ(ReadFile(stopped.Checkpoint(150) + "/consolidated/lora.safetensors").value(),
-            ReadFile(undisturbed.Checkpoint(150) + "/consolidated/lora.safetensors").value());
-  EXPECT_EQ(ReadFile(stopped.Checkpoint(150) + "/state/optimizer.safetensors").value(),
-            ReadFile(undisturbed.Checkpoint(150) + "/state/optimizer.safetensors").value());
+  EXPECT_EQ(ReadFile(stopped.Checkpoint(last) + "/consolidated/lora.safetensors").value(),
+            ReadFile(undisturbed.Checkpoint(last) + "/consolidated/lora.safetensors").value());
+  EXPECT_EQ(ReadFile(stopped.Checkpoint(last) + "/state/optimizer.safetensors").value(),
+            ReadFile(undisturbed.Checkpoint(last) + "/state/optimizer.safetensors").value());
   // Each step once in the metric files, whatever was written before the stop.
   const auto lines = ReadJsonLines(stopped.RunFile("metrics.train.jsonl"));
-  ASSERT_EQ(lines.size(), 150U);
-  EXPECT_EQ(lines[149]["loss"], expected.loss.back());
-  EXPECT_EQ(ReadJsonLines(stopped.RunFile("metrics.eval.jsonl")).size(), 4U);
+  ASSERT_EQ(lines.size(), static_cast<size_t>(last));
+  EXPECT_EQ(lines.back()["loss"], expected.loss.back());
+  EXPECT_EQ(ReadJsonLines(stopped.RunFile("metrics.eval.jsonl")).size(),
+            static_cast<size_t>(last / 40 + 1));
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, Resume, ::testing::Values(1, 2));
