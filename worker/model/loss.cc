@@ -13,7 +13,8 @@ constexpr int64_t kMaxChunkRows = 512;
 }  // namespace
 
 int64_t LossChunkRows(int64_t vocab_size) {
-  return std::clamp(kChunkElements / vocab_size, kMinChunkRows, kMaxChunkRows);
+  const int64_t rows = kChunkElements / vocab_size / kMinChunkRows * kMinChunkRows;
+  return std::clamp(rows, kMinChunkRows, kMaxChunkRows);
 }
 
 double HeadLoss(const KernelTable& kernels,

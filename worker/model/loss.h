@@ -25,8 +25,8 @@ struct LossScratch {
   View logits;    // [C, V]
 };
 
-// Rows of a chunk: as many as keep the logits within about 16 MiB, so that they stay near the
-// cache, at least 32.
+// Rows of a chunk, a multiple of 32: as many as keep the logits within 16 MiB, so that they stay
+// near the cache, at least 32.
 int64_t LossChunkRows(int64_t vocab_size);
 
 // Returns the sum of weight * cross entropy (fp64). With `d_hidden` (data not null) [T, D], which
