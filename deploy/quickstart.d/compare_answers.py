@@ -28,7 +28,7 @@ def expected_answers(path):
 
 
 def ask(mftctl, job, question, base):
-    command = [*mftctl, "chat", job, *(["--base"] if base else []), question]
+    command = [*mftctl, "chat", job, "--max-tokens", "64", *(["--base"] if base else []), question]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=ANSWER_TIMEOUT_S, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.decode(errors='replace').strip()}")
