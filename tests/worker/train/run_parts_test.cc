@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "common/base/files.h"
 #include "tests/support/temp_dir.h"
 #include "worker/kernels/philox.h"
 #include "worker/train/chunks.h"
@@ -152,7 +153,7 @@ TEST(TrainContext, StandsAloneOnAYamlFile) {
   const auto nothing = [](const std::string&) { return std::optional<std::string>(); };
   const auto context = LoadTrainContext({.job = job, .data_cache = "c"}, nothing);
   ASSERT_TRUE(context.ok()) << context.status().message();
-  EXPECT_EQ(context->job.spec.run_dir, dir.File("runs/a"));
+  EXPECT_EQ(context->job.spec.run_dir, AbsolutePath("runs/a"));
   EXPECT_EQ(context->threads, 3);
   EXPECT_FALSE(context->attempt_id.empty());
   EXPECT_EQ(LoadTrainContext({.job = job}, nothing).status().code(), Code::kInvalidArgument);
