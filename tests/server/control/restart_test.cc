@@ -179,7 +179,10 @@ TEST(Journal, DamageBecomesOneEventAndReadingGoesOn) {
   const std::string id = harness.Submit(harness.RunDir("a"), 5, {{"prepare", "hang"}});
   ASSERT_TRUE(harness.WaitFor(id, JobState::kValidating));
   const std::string path = harness.View(id)->attempt_dir + "/rank-0.jsonl";
-  ASSERT_TRUE(Eventually([&] { return FileSize(path).ok() && *FileSize(path) > 0; }));
+  ASSERT_TRUE(Eventually([&] {
+    const Result<std::string> text = ReadFile(path);
+    return text.ok() && text->find("validating data") != std::string::npos && text->back() == '\n';
+  }));
   {
     const UniqueFd fd = OpenFile(path, O_WRONLY | O_APPEND).value();
     ASSERT_TRUE(
