@@ -96,7 +96,10 @@ std::string EventFormatter::Line(const v1::JobEvent& event) {
                            event.state_changed().to() == v1::FAILED ? "ERROR" : "INFO",
                            StateText(event.state_changed()));
     case v1::JobEvent::kAttemptStarted:
-      return FormatLogLine(time, "job", "INFO", AttemptText(event));
+      // A preparation shows by its state and its result.
+      return event.attempt_started().kind() == "prepare"
+                 ? ""
+                 : FormatLogLine(time, "job", "INFO", AttemptText(event));
     case v1::JobEvent::kCheckpoint:
       return FormatLogLine(time,
                            "checkpointing",

@@ -24,7 +24,7 @@ RESIDUAL_SCALE = 0.3
 
 
 def make_tensors():
-    rng = numpy.random.RandomState(1)  # its streams never change between numpy versions
+    rng = numpy.random.RandomState(3)  # its streams never change between numpy versions
 
     def matrix(rows, columns, std):
         return (rng.standard_normal((rows, columns)) * std).astype("<f4")
