@@ -6,6 +6,7 @@
 #include "common/base/files.h"
 #include "common/base/ids.h"
 #include "common/base/strings.h"
+#include "common/tokenizer/sentencepiece_file.h"
 
 namespace mft {
 
@@ -19,6 +20,7 @@ class SentencePieceTokenizer final : public Tokenizer {
 
   Status Load() {
     MFT_ASSIGN_OR_RETURN(const std::string content, ReadFile(path_, kMaxModelBytes));
+    MFT_RETURN_IF_ERROR(CheckSentencePieceFile(content).WithContext(path_));
     const auto status = processor_.LoadFromSerializedProto(content);
     if (!status.ok()) {
       return InvalidArgument(StrCat(path_, ": no SentencePiece model: ", status.message()));

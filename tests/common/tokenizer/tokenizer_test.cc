@@ -92,6 +92,21 @@ TEST(LoadTokenizer, RefusesDamagedFiles) {
   EXPECT_FALSE(LoadTokenizer(dir.Write("tokenizer.model.v3", std::string(100'000, '\x7f'))).ok());
 }
 
+// A normalizer_spec (field 3) or denormalizer_spec (5) with a precompiled_charsmap (2) of garbage:
+// merged into the model's own, as protobuf does. The library would follow its offsets.
+TEST(LoadTokenizer, RefusesNormalisationMaps) {
+  const testing::TempDir dir;
+  const std::string model = ReadFile(testing::TokenizerFile(kV3)).value();
+  for (const char tag : {'\x1A', '\x2A'}) {
+    const std::string map = std::string("\x12\x40", 2) + std::string(64, '\x7f');
+    const std::string spec = std::string(1, tag) + '\x42' + map;
+    const auto tokenizer = LoadTokenizer(dir.Write("tokenizer.model.v3", model + spec));
+    ASSERT_FALSE(tokenizer.ok());
+    EXPECT_NE(tokenizer.status().message().find("normalisation map"), std::string::npos)
+        << tokenizer.status().message();
+  }
+}
+
 TEST(FindTokenizerFile, WantsExactlyOne) {
   const testing::TempDir dir;
   EXPECT_EQ(FindTokenizerFile(dir.path()).status().code(), Code::kNotFound);
