@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace mft {
 
@@ -72,8 +73,25 @@ void Dump(const PyJson& json, std::string& out) {
 }
 }  // namespace
 
+PyJson PyJson::List() {
+  PyJson json;
+  json.kind = Kind::kList;
+  return json;
+}
+
+PyJson PyJson::Object() {
+  PyJson json;
+  json.kind = Kind::kObject;
+  return json;
+}
+
+void PyJson::Add(std::string key, PyJson value) {
+  members.push_back({std::move(key), std::move(value)});
+}
+
 PyJson PyJson::String(std::string value) {
-  PyJson json = Of(Kind::kString);
+  PyJson json;
+  json.kind = Kind::kString;
   json.text = std::move(value);
   return json;
 }

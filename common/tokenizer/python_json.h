@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "common/base/status.h"
@@ -18,7 +17,7 @@ namespace mft {
 class PyJson {
  public:
   enum class Kind { kNull, kBool, kInt, kFloat, kString, kList, kObject };
-  using Member = std::pair<std::string, PyJson>;
+  struct Member;  // first: the key, second: the value
 
   Kind kind = Kind::kNull;
   bool boolean = false;
@@ -28,23 +27,19 @@ class PyJson {
   std::vector<Member> members;  // kObject, in order of first appearance
 
   static PyJson String(std::string value);
-  static PyJson List() { return Of(Kind::kList); }
-  static PyJson Object() { return Of(Kind::kObject); }
-  void Add(std::string key, PyJson value) {
-    members.emplace_back(std::move(key), std::move(value));
-  }
+  static PyJson List();
+  static PyJson Object();
+  void Add(std::string key, PyJson value);
 
   bool is(Kind k) const { return kind == k; }
   const PyJson* Find(std::string_view key) const;  // nullptr: no such member, or no object
   // Python's truth value.
   bool Truthy() const;
+};
 
- private:
-  static PyJson Of(Kind kind) {
-    PyJson json;
-    json.kind = kind;
-    return json;
-  }
+struct PyJson::Member {
+  std::string first;
+  PyJson second;
 };
 
 struct PyJsonLimits {
