@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstdlib>
 #include <thread>
 
@@ -15,14 +14,13 @@
 #include "common/base/strings.h"
 #include "server/control/cache_bound.h"
 #include "server/exec/attempt_dir.h"
+#include "server/exec/patient_lock.h"
 
 namespace mft::server {
 
 namespace {
 
 constexpr int64_t kSecond = 1'000'000;
-constexpr int kLockTries = 50;
-constexpr int kLockPauseMs = 10;
 constexpr int kDeadMs = 5;  // until a dead attempt is searched for processes again
 constexpr int64_t kMaintenanceInterval = 3600 * kSecond;
 constexpr int64_t kRequestAge = int64_t{7} * 86'400 * kSecond;
@@ -43,20 +41,6 @@ ControlOptions Resolved(ControlOptions options) {
   return options;
 }
 
-// A daemon that was killed while it started a runner leaves its lock with that child until the
-// child's exec has closed it: a moment's patience tells this from a second daemon.
-Result<UniqueFd> LockState(const std::string& state_dir) {
-  const std::string path = JoinPath(state_dir, "lock");
-  for (int tries = 0; tries < kLockTries; ++tries) {
-    Result<UniqueFd> lock = TryLockFile(path, 0600);
-    if (!lock.ok() || lock->valid()) {
-      return lock;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(kLockPauseMs));
-  }
-  return UniqueFd();
-}
-
 }  // namespace
 
 ControlLoop::Impl::Impl(ControlOptions options, SnapshotBox& snapshots, FanOut& fan_out)
@@ -72,7 +56,7 @@ ControlLoop::Impl::~Impl() {
 
 Status ControlLoop::Impl::Open(const std::string& database_path) {
   MFT_RETURN_IF_ERROR(MakeDurableDirs(options_.state_dir, 0700).WithContext("state directory"));
-  MFT_ASSIGN_OR_RETURN(state_lock_, LockState(options_.state_dir));
+  MFT_ASSIGN_OR_RETURN(state_lock_, LockFilePatiently(JoinPath(options_.state_dir, "lock")));
   if (!state_lock_.valid()) {
     return {Code::kFailedPrecondition,
             "STATE_DIR_IN_USE",

@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include "common/base/strings.h"
+#include "server/exec/patient_lock.h"
 
 namespace mft::server {
 
@@ -46,7 +47,7 @@ Result<Listener> ClaimSocket(const std::string& path) {
   const std::string directory = std::filesystem::path(path).parent_path().string();
   MFT_RETURN_IF_ERROR(MakeDirs(directory, 0700));
   MFT_RETURN_IF_ERROR(CheckOwner(directory));
-  MFT_ASSIGN_OR_RETURN(UniqueFd lock, TryLockFile(path + ".lock", 0600));
+  MFT_ASSIGN_OR_RETURN(UniqueFd lock, LockFilePatiently(path + ".lock"));
   if (!lock.valid()) {
     return Status(Code::kFailedPrecondition,
                   "SOCKET_IN_USE",
