@@ -134,17 +134,27 @@ void MultiplyBlock(
   }
 }
 
-// What one of `threads` threads does; `sync` waits for all of them.
+// What one of `threads` threads does; `sync` waits for all of them. As many blocks of depth as fit
+// are packed at a time: a thread multiplies the same part of y in each of them, so it waits for the
+// others only when panels change.
 template <typename Sync>
 void Run(const Product& p, float* panels, int thread, int threads, const Sync& sync) {
   for (int64_t begin = 0; begin < p.n; begin += kMaxColPanels * kTileCols) {
-    const int64_t end = std::min(begin + kMaxColPanels * kTileCols, p.n);
-    for (int64_t k = 0; k < p.k; k += p.depth) {
-      const Block block{begin, end, k, std::min(p.depth, p.k - k)};
-      PackBlock(p, block, panels, thread, threads);
-      sync();
-      MultiplyBlock(p, block, panels, thread, threads);
-      sync();
+    Block block{.begin = begin, .end = std::min(begin + kMaxColPanels * kTileCols, p.n)};
+    const int64_t floats = block.panels() * kColPanelFloats;
+    const int64_t depths = kMaxColPanels / block.panels() * p.depth;
+    for (int64_t first = 0; first < p.k; first += depths) {
+      const int64_t last = std::min(first + depths, p.k);
+      for (const bool pack : {true, false}) {
+        float* at = panels;
+        for (int64_t k = first; k < last; k += p.depth, at += floats) {
+          block.k = k;
+          block.depth = std::min(p.depth, p.k - k);
+          pack ? PackBlock(p, block, at, thread, threads)
+               : MultiplyBlock(p, block, at, thread, threads);
+        }
+        sync();
+      }
     }
   }
 }
@@ -157,7 +167,8 @@ void GemmBlocked(View y, View a, View b, KernelTable::Gemm options) {
   }
   const Product p = MakeProduct(y, a, b, options);
   static thread_local PanelBuffer buffer;
-  float* panels = buffer.Get(std::min(CeilDiv(p.n, kTileCols), kMaxColPanels));
+  const int64_t all = CeilDiv(p.n, kTileCols) * CeilDiv(p.k, p.depth);
+  float* panels = buffer.Get(std::min(all, kMaxColPanels));
   if (omp_in_parallel() != 0 || omp_get_max_threads() == 1 || p.m * p.n * p.k < kSerialWork) {
     Run(p, panels, 0, 1, [] {});
     return;
