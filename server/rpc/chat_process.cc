@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 
 #include "common/base/strings.h"
 
@@ -41,6 +42,10 @@ std::vector<std::string> Environment(int cpu_threads) {
     }
   }
   variables.push_back(StrCat("OMP_NUM_THREADS=", cpu_threads));
+  // As mft-runner sets it for training: threads that spin long at barriers starve the node's other work.
+  if (std::getenv("GOMP_SPINCOUNT") == nullptr) {
+    variables.emplace_back("GOMP_SPINCOUNT=2000");
+  }
   return variables;
 }
 
