@@ -21,7 +21,7 @@ class KillDaemon(Case):
         rng = random.Random(seed)
         self.start_daemon()
         path, run_dir = self.job_file(steps=STEPS, ckpt_freq=100)
-        job = self.submit(path, "--set", "seq_len=512", "--set", "batch_size=8")
+        job = self.submit(path, "--set", "seq_len=512", "--set", "batch_size=16")
         follower = subprocess.Popen([BIN / "mftctl", "logs", job, "-f"], env=self.environment, stdout=subprocess.PIPE,
                                     stderr=subprocess.PIPE, text=True)
         finished_at_kill = None
