@@ -209,7 +209,7 @@ TEST(Resume, OtherDataSettingsAreRefused) {
 
 TEST(RunDir, IsNeverSharedAndNeverTakenFromAnother) {
   TempDir dir;
-  TrainRun run = LongRun(dir, "a");
+  TrainRun run = LongRun(dir, "a", 1'000'000);  // it is there until it is killed
   TrainRun rival = LongRun(dir, "b");
   rival.spec.run_dir = run.spec.run_dir;
   run.Start();
