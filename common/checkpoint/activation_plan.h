@@ -4,6 +4,7 @@
 // "Memory and weights").
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -116,15 +117,52 @@ constexpr int64_t KeptBytesPerToken(RecomputePolicy policy,
   return bytes;
 }
 
-// What one block works with beside its slots, for one token: norm and its gradient, the gradients
-// of the residual stream, q, k, v, attention and x A, and SiLU(gate) * up. One block works at a
-// time.
-constexpr int64_t ScratchBytesPerToken(const ModelParams& params,
-                                       int64_t lora_inner_columns,
-                                       int64_t element_bytes) {
-  return (3 * params.dim + 2 * (params.n_heads + params.n_kv_heads) * params.head_dim +
-          params.hidden_dim * ExpertsPerToken(params) + lora_inner_columns) *
-         element_bytes;
+// Execution sizes (numerics.md, "Execution size is the planner's"): packed documents are
+// independent, so a microbatch is computed in chunks of T rows, cut at the documents' ends, and a
+// block works on one tile of a chunk at a time. What is kept grows with the chunk, what a block
+// works with grows with the tile only. Both are long enough for full speed of the CPU's matrix
+// products.
+inline constexpr int64_t kTargetChunkRows = 2048;
+inline constexpr int64_t kTargetTileRows = 512;
+
+// T: no chunk is larger. `longest_segment`: rows of the longest document of the job, at most
+// seq_len; it is never cut.
+constexpr int64_t ChunkRows(int64_t microbatch_rows, int64_t longest_segment) {
+  return std::max(longest_segment, std::min(microbatch_rows, kTargetChunkRows));
+}
+constexpr int64_t TileRows(int64_t chunk_rows, int64_t longest_segment) {
+  return std::min(chunk_rows, std::max(longest_segment, kTargetTileRows));
+}
+// Rows of a tile that its MLP works on at a time.
+constexpr int64_t MlpRows(int64_t tile_rows) {
+  return std::min(tile_rows, kTargetTileRows);
+}
+
+constexpr bool IsMlpSlot(ActivationSlot slot) {
+  return slot == ActivationSlot::kGate || slot == ActivationSlot::kUp;
+}
+
+// What the one tile at work takes beside what is kept: slots that are not kept, gradients of q, k,
+// v, attention and x A, and SiLU(gate) * up. Norms share memory with the gradient of q, the
+// residual and norms of the backward pass with the gradient of attention: none is used while the
+// other is.
+constexpr int64_t WorkBytes(RecomputePolicy policy,
+                            const ModelParams& params,
+                            int64_t lora_inner_columns,
+                            int64_t element_bytes,
+                            int64_t tile_rows) {
+  const int64_t wide = std::max(params.dim, params.n_heads * params.head_dim);
+  const int64_t kv = params.n_kv_heads * params.head_dim;
+  int64_t tile = (2 * wide + 2 * kv + lora_inner_columns) * element_bytes;
+  int64_t mlp = params.hidden_dim * ExpertsPerToken(params) * element_bytes;
+  for (const ActivationShape& shape : kActivationShapes) {
+    if (Keeps(policy, shape.slot) || shape.slot == ActivationSlot::kResidual) {
+      continue;
+    }
+    const int64_t bytes = SlotBytesPerToken(shape, params, lora_inner_columns, element_bytes);
+    (IsMlpSlot(shape.slot) ? mlp : tile) += bytes;
+  }
+  return tile_rows * tile + MlpRows(tile_rows) * mlp;
 }
 
 }  // namespace mft

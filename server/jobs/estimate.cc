@@ -67,17 +67,16 @@ int64_t PeakMemory(const JobSpec& spec,
                    const NodeFacts& node,
                    const JobEstimate& estimate) {
   const int64_t element = ElementBytes(node);
-  const int64_t rows = spec.batch_size * spec.seq_len;
+  // Until the data is read its longest document may be as long as seq_len.
+  const int64_t rows = ChunkRows(spec.batch_size * spec.seq_len, spec.seq_len);
   const int64_t columns = LoraInnerColumns(params, spec.lora.rank, spec.mftd.target_modules);
   const RecomputePolicy policy =
       spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
   const int64_t kept = KeptBytesPerToken(policy, params, columns, element) * params.n_layers;
-  const int64_t all = KeptBytesPerToken(RecomputePolicy::kNothing, params, columns, element);
-  const int64_t recomputed = all - KeptBytesPerToken(policy, params, columns, element);
-  const int64_t at_work = recomputed + ScratchBytesPerToken(params, columns, element);
+  const int64_t work = WorkBytes(policy, params, columns, element, TileRows(rows, spec.seq_len));
   return estimate.weights_bytes +
-         estimate.trainable_parameters * (kLoraStateBytes + (element == 2 ? 2 : 0)) +
-         rows * (kept + at_work) + kLogitsBytes + kRuntimeBytes;
+         estimate.trainable_parameters * (kLoraStateBytes + (element == 2 ? 2 : 0)) + rows * kept +
+         std::max(work, kLogitsBytes) + kRuntimeBytes;
 }
 
 int64_t CheckpointBytes(const JobSpec& spec,

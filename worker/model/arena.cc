@@ -10,10 +10,6 @@
 
 namespace mft {
 
-namespace {
-constexpr size_t kAlignment = 64;
-}
-
 Arena::Arena(size_t bytes) : size_(bytes == 0 ? kAlignment : bytes) {
   void* data = mmap(
       nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -13,6 +13,7 @@ namespace mft {
 // nothing until one comes. Threads: one at a time.
 class Arena {
  public:
+  static constexpr size_t kAlignment = 64;
   explicit Arena(size_t bytes);  // throws std::bad_alloc
   ~Arena();
   Arena(const Arena&) = delete;
@@ -22,6 +23,8 @@ class Arena {
   // the plan.
   View Take(int64_t rows, int64_t cols);
   size_t used() const { return used_; }
+  // Takes from `used` on again: what is taken next shares memory with what was taken since.
+  void Rewind(size_t used) { used_ = used; }
   // Bytes that Take(rows, cols) uses.
   static size_t Bytes(int64_t rows, int64_t cols);
 

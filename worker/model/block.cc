@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/model/block.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -42,51 +43,94 @@ void ForwardAttention(const BlockContext& c,
   LoraForward(c.kernels, lora.o, Inner(s.lora_inner, lora.o), s.attention, {&o, 1}, 1);
 }
 
+// The MLP works on a few rows at a time, so that what it computes but does not keep stays small.
+struct MlpPiece {
+  int64_t begin = 0;
+  View residual, gate, up, lora_inner;  // [M, ..]
+  View norm, act, d_inner;              // scratch; norm becomes its gradient
+};
+
+template <typename Body>
+void ForMlpPieces(const BlockContext& c, const Saved& s, const Body& body) {
+  const BlockScratch& scratch = c.scratch;
+  const int64_t size = scratch.act.rows;
+  for (int64_t begin = 0; begin < s.residual.rows; begin += size) {
+    const int64_t rows = std::min(size, s.residual.rows - begin);
+    const auto slot = [&](ActivationSlot which, View view) {
+      return view.Rows(Keeps(c.policy, which) ? begin : 0, rows);
+    };
+    const bool has_backward = scratch.d_inner.data != nullptr;
+    body(MlpPiece{.begin = begin,
+                  .residual = s.residual.Rows(begin, rows),
+                  .gate = slot(ActivationSlot::kGate, s.gate),
+                  .up = slot(ActivationSlot::kUp, s.up),
+                  .lora_inner = s.lora_inner.Rows(begin, rows),
+                  .norm = scratch.norm.Rows(0, rows),
+                  .act = scratch.act.Rows(0, rows),
+                  .d_inner = has_backward ? scratch.d_inner.Rows(0, rows) : View{}});
+  }
+}
+
 void ForwardGateUp(const BlockContext& c,
                    const BlockWeights& w,
                    const BlockAdapters& lora,
-                   const Saved& s) {
-  c.kernels.rms_norm(c.scratch.norm, s.residual, w.ffn_norm, Eps(c));
-  const std::array<Projection, 2> gate_up = {{{&w.w1, s.gate}, {&w.w3, s.up}}};
-  LoraForward(
-      c.kernels, lora.gate_up, Inner(s.lora_inner, lora.gate_up), c.scratch.norm, gate_up, 0);
+                   const MlpPiece& p) {
+  c.kernels.rms_norm(p.norm, p.residual, w.ffn_norm, Eps(c));
+  const std::array<Projection, 2> gate_up = {{{&w.w1, p.gate}, {&w.w3, p.up}}};
+  LoraForward(c.kernels, lora.gate_up, Inner(p.lora_inner, lora.gate_up), p.norm, gate_up, 0);
 }
 
-void ForwardDown(const BlockContext& c,
-                 const BlockWeights& w,
-                 const BlockAdapters& lora,
-                 const Saved& s,
-                 View out) {
-  c.kernels.swiglu(c.scratch.act, s.gate, s.up);
-  Copy(out, s.residual);
-  const Projection down{&w.w2, out};
-  LoraForward(c.kernels, lora.down, Inner(s.lora_inner, lora.down), c.scratch.act, {&down, 1}, 1);
+void ForwardMlp(const BlockContext& c,
+                const BlockWeights& w,
+                const BlockAdapters& lora,
+                const Saved& s,
+                View out) {
+  ForMlpPieces(c, s, [&](const MlpPiece& p) {
+    ForwardGateUp(c, w, lora, p);
+    c.kernels.swiglu(p.act, p.gate, p.up);
+    const View y = out.Rows(p.begin, p.act.rows);
+    Copy(y, p.residual);
+    const Projection down{&w.w2, y};
+    LoraForward(c.kernels, lora.down, Inner(p.lora_inner, lora.down), p.act, {&down, 1}, 1);
+  });
+}
+
+// What the policy did not keep of the MLP's slots; with kBlock that is x A of w2, too.
+void RecomputeMlp(const BlockContext& c,
+                  const BlockWeights& w,
+                  const BlockAdapters& lora,
+                  const MlpPiece& p) {
+  if (!Keeps(c.policy, ActivationSlot::kGate)) {
+    ForwardGateUp(c, w, lora, p);
+  }
+  if (!Keeps(c.policy, ActivationSlot::kLoraInner) && lora.down.inner_cols > 0) {
+    c.kernels.swiglu(p.act, p.gate, p.up);
+    c.kernels.gemm(Inner(p.lora_inner, lora.down), p.act, lora.down.a, {.transpose_b = true});
+  }
 }
 
 // dx: gradient of the block's output in, of the residual h out.
 void BackwardMlp(const BlockContext& c,
                  const BlockWeights& w,
                  const BlockAdapters& lora,
-                 const Saved& s,
+                 const MlpPiece& p,
                  View dx) {
-  const BlockScratch& scratch = c.scratch;
   const Projection down{&w.w2, dx};
-  const View d_down = Inner(scratch.d_inner, lora.down);
-  LoraBackwardInner(c.kernels, lora.down, d_down, Inner(s.lora_inner, lora.down), {&down, 1});
-  LoraBackwardInput(c.kernels, lora.down, scratch.act, d_down, {&down, 1});
-  c.kernels.swiglu_backward(
-      scratch.act, s.gate, s.up);  // act holds act again, gate and up their gradients
-  LoraBackwardA(c.kernels, lora.down, d_down, scratch.act);
+  const View d_down = Inner(p.d_inner, lora.down);
+  LoraBackwardInner(c.kernels, lora.down, d_down, Inner(p.lora_inner, lora.down), {&down, 1});
+  LoraBackwardInput(c.kernels, lora.down, p.act, d_down, {&down, 1});
+  c.kernels.swiglu_backward(p.act, p.gate, p.up);  // act holds act again, gate and up gradients
+  LoraBackwardA(c.kernels, lora.down, d_down, p.act);
 
-  const std::array<Projection, 2> gate_up = {{{&w.w1, s.gate}, {&w.w3, s.up}}};
-  const View d_inner = Inner(scratch.d_inner, lora.gate_up);
-  LoraBackwardInner(c.kernels, lora.gate_up, d_inner, Inner(s.lora_inner, lora.gate_up), gate_up);
+  const std::array<Projection, 2> gate_up = {{{&w.w1, p.gate}, {&w.w3, p.up}}};
+  const View d_inner = Inner(p.d_inner, lora.gate_up);
+  LoraBackwardInner(c.kernels, lora.gate_up, d_inner, Inner(p.lora_inner, lora.gate_up), gate_up);
   if (lora.gate_up.inner_cols > 0) {
-    c.kernels.rms_norm(scratch.norm, s.residual, w.ffn_norm, Eps(c));
-    LoraBackwardA(c.kernels, lora.gate_up, d_inner, scratch.norm);
+    c.kernels.rms_norm(p.norm, p.residual, w.ffn_norm, Eps(c));
+    LoraBackwardA(c.kernels, lora.gate_up, d_inner, p.norm);
   }
-  LoraBackwardInput(c.kernels, lora.gate_up, scratch.d_norm, d_inner, gate_up);
-  c.kernels.rms_norm_backward(dx, scratch.d_norm, s.residual, w.ffn_norm, Eps(c));
+  LoraBackwardInput(c.kernels, lora.gate_up, p.norm, d_inner, gate_up);
+  c.kernels.rms_norm_backward(dx, p.norm, p.residual, w.ffn_norm, Eps(c));
 }
 
 // dx: gradient of the residual h in, of the block's input out.
@@ -121,12 +165,12 @@ void BackwardAttention(const BlockContext& c,
   const View d_qkv = Inner(scratch.d_inner, lora.qkv);
   LoraBackwardInner(c.kernels, lora.qkv, d_qkv, Inner(s.lora_inner, lora.qkv), qkv);
   if (lora.qkv.inner_cols > 0) {
-    c.kernels.rms_norm(scratch.norm, s.input, w.attention_norm, Eps(c));
-    LoraBackwardA(c.kernels, lora.qkv, d_qkv, scratch.norm);
+    c.kernels.rms_norm(scratch.late_norm, s.input, w.attention_norm, Eps(c));
+    LoraBackwardA(c.kernels, lora.qkv, d_qkv, scratch.late_norm);
   }
   if (need_dx) {
-    LoraBackwardInput(c.kernels, lora.qkv, scratch.d_norm, d_qkv, qkv);
-    c.kernels.rms_norm_backward(dx, scratch.d_norm, s.input, w.attention_norm, Eps(c));
+    LoraBackwardInput(c.kernels, lora.qkv, scratch.late_norm, d_qkv, qkv);
+    c.kernels.rms_norm_backward(dx, scratch.late_norm, s.input, w.attention_norm, Eps(c));
   }
 }
 }  // namespace
@@ -146,32 +190,7 @@ void BlockForwardCached(const BlockContext& context,
                         const View (&keys_values)[2],
                         View out) {
   ForwardAttention(context, weights, adapters, saved, keys_values[0], keys_values[1]);
-  ForwardGateUp(context, weights, adapters, saved);
-  ForwardDown(context, weights, adapters, saved, out);
-}
-
-void BlockRecompute(const BlockContext& context,
-                    const BlockWeights& weights,
-                    const BlockAdapters& adapters,
-                    const Saved& saved,
-                    RecomputePolicy policy) {
-  switch (policy) {
-    case RecomputePolicy::kNothing:
-      return;
-    case RecomputePolicy::kBlock:
-      ForwardAttention(context, weights, adapters, saved, saved.k, saved.v);
-      break;
-    case RecomputePolicy::kMlp:
-      break;
-  }
-  ForwardGateUp(context, weights, adapters, saved);
-  if (policy == RecomputePolicy::kBlock && adapters.down.inner_cols > 0) {
-    context.kernels.swiglu(context.scratch.act, saved.gate, saved.up);
-    context.kernels.gemm(Inner(saved.lora_inner, adapters.down),
-                         context.scratch.act,
-                         adapters.down.a,
-                         {.transpose_b = true});
-  }
+  ForwardMlp(context, weights, adapters, saved, out);
 }
 
 void BlockBackward(const BlockContext& context,
@@ -180,7 +199,13 @@ void BlockBackward(const BlockContext& context,
                    const Saved& saved,
                    View dx,
                    bool need_dx) {
-  BackwardMlp(context, weights, adapters, saved, dx);
+  if (!Keeps(context.policy, ActivationSlot::kQ)) {
+    ForwardAttention(context, weights, adapters, saved, saved.k, saved.v);
+  }
+  ForMlpPieces(context, saved, [&](const MlpPiece& piece) {
+    RecomputeMlp(context, weights, adapters, piece);
+    BackwardMlp(context, weights, adapters, piece, dx.Rows(piece.begin, piece.act.rows));
+  });
   const bool attention_trains = adapters.qkv.inner_cols > 0 || adapters.o.inner_cols > 0;
   if (need_dx || attention_trains) {
     BackwardAttention(context, weights, adapters, saved, dx, need_dx);

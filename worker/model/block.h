@@ -23,24 +23,25 @@ struct Saved {
   View attention;   // [T, H E]
   View lse;         // [T, H]
   View residual;    // [T, D]  h
-  View gate;        // [T, F]  w1 n; the backward pass leaves its gradient here
-  View up;          // [T, F]  w3 n; likewise
+  View gate;        // [T, F] where kept, otherwise [M, F]: w1 n, then its gradient
+  View up;          // likewise: w3 n
   View lora_inner;  // [T, S]
 };
 
-// Scratch that one block at a time uses.
+// Scratch that one block at a time uses. Two pieces of memory have two uses each, never at once.
 struct BlockScratch {
-  View norm;         // [T, D]
-  View d_norm;       // [T, D]
-  View act;          // [T, F]
+  View norm;         // [T, D] output of a norm, then its gradient; memory of dq
   View dq;           // [T, H E]
+  View d_attention;  // [T, H E]
+  View late_norm;    // [T, D] as `norm`, while dq is there; memory of d_attention, and of
+                     // Saved::residual where that is not kept
   View dk;           // [T, K E]
   View dv;           // [T, K E]
-  View d_attention;  // [T, H E]
   View d_inner;      // [T, S]
+  View act;          // [M, F] M: rows that the MLP works on at a time, at most T
 };
 
-// What stays the same for all blocks of one pass.
+// What stays the same for all blocks of one pass over a tile of whole segments.
 struct BlockContext {
   const KernelTable& kernels;
   const ModelParams& params;
@@ -48,11 +49,12 @@ struct BlockContext {
   const int32_t* position;    // [T]
   const float* rotary_table;  // [positions, E/2, 2]
   BlockScratch scratch;
+  RecomputePolicy policy = RecomputePolicy::kNothing;
 };
 
-// Writes every slot of `saved` but `input`, which it reads, and `out` [T, D] unless its data is
-// null (recomputing for the backward pass does not need it). `keys` and `values` are what the
-// queries attend to: saved.k and saved.v in training, a cache that ends with them in generation.
+// Writes every slot of `saved` but `input`, which it reads, and `out` [T, D], which may be the
+// memory of `input`. `keys_values` are what the queries attend to: k and v of `saved` in training,
+// a cache that ends with them in generation.
 void BlockForward(const BlockContext& context,
                   const BlockWeights& weights,
                   const BlockAdapters& adapters,
@@ -65,16 +67,10 @@ void BlockForwardCached(const BlockContext& context,
                         const View (&keys_values)[2],
                         View out);
 
-// Computes again what `policy` did not keep; the slots it kept are read only.
-void BlockRecompute(const BlockContext& context,
-                    const BlockWeights& weights,
-                    const BlockAdapters& adapters,
-                    const Saved& saved,
-                    RecomputePolicy policy);
-
 // dx [T, D]: gradient of `out` in, gradient of `input` out. Adds the adapters' gradients to their
-// views. Without `need_dx` (no adapter below this block) dx is left undefined and the products for
-// it are spared.
+// views. Computes again what the context's policy did not keep; uses up gate and up, reads the
+// other slots that were kept. Without `need_dx` (no adapter below this block) dx is left undefined
+// and the products for it are spared.
 void BlockBackward(const BlockContext& context,
                    const BlockWeights& weights,
                    const BlockAdapters& adapters,

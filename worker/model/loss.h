@@ -12,7 +12,7 @@ namespace mft {
 
 // Rows of a batch whose target carries loss.
 struct LossRows {
-  std::span<const int32_t> index;   // [R] row of the hidden state
+  std::span<const int32_t> index;   // [R] row of the hidden state, ascending
   std::span<const int32_t> target;  // [R]
   std::span<const float> weight;    // [R] row weights: already normalised, applied once
 };
@@ -29,15 +29,22 @@ struct LossScratch {
 // near the cache, at least 32.
 int64_t LossChunkRows(int64_t vocab_size);
 
-// Returns the sum of weight * cross entropy (fp64). With `d_hidden` (data not null) [T, D], which
-// must be zero, also adds the gradient of that sum to the loss rows.
+// Returns the sum of weight * cross entropy (fp64) for the final residual stream `hidden` [T, D].
 double HeadLoss(const KernelTable& kernels,
                 const HeadWeights& head,
                 float eps,
                 View hidden,
                 const LossRows& rows,
-                const LossScratch& scratch,
-                View d_hidden);
+                const LossScratch& scratch);
+
+// The same, and replaces `hidden` by the gradient of that sum: nothing needs the stream afterwards,
+// and [T, D] are a block's whole keep where blocks are recomputed.
+double HeadLossBackward(const KernelTable& kernels,
+                        const HeadWeights& head,
+                        float eps,
+                        View hidden,
+                        const LossRows& rows,
+                        const LossScratch& scratch);
 
 // logits [R, V] of the given rows of `hidden`.
 void HeadLogits(const KernelTable& kernels,

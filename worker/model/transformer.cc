@@ -8,6 +8,7 @@
 
 #include "common/base/strings.h"
 #include "worker/model/rotary.h"
+#include "worker/model/segments.h"
 
 namespace mft {
 
@@ -27,51 +28,63 @@ Transformer::Transformer(WeightSource& weights,
   TakeMemory();
 }
 
-Saved Transformer::SavedOf(int64_t block, int64_t rows) const {
+Saved Transformer::SavedOf(int64_t block, const Tile& tile) const {
   Saved saved = saved_[static_cast<size_t>(block)];
-  for (View* slot : {&saved.input,
-                     &saved.q,
-                     &saved.k,
-                     &saved.v,
-                     &saved.attention,
-                     &saved.lse,
-                     &saved.residual,
-                     &saved.gate,
-                     &saved.up,
-                     &saved.lora_inner}) {
-    *slot = slot->Rows(0, rows);
-  }
+  const auto narrow = [&](ActivationSlot slot, View& view) {
+    const bool kept = slot == ActivationSlot::kInput || Keeps(PolicyOf(options_), slot);
+    view = kept ? view.Rows(tile.begin, tile.rows) : view.Rows(0, std::min(view.rows, tile.rows));
+  };
+  narrow(ActivationSlot::kInput, saved.input);
+  narrow(ActivationSlot::kQ, saved.q);
+  narrow(ActivationSlot::kK, saved.k);
+  narrow(ActivationSlot::kV, saved.v);
+  narrow(ActivationSlot::kAttention, saved.attention);
+  narrow(ActivationSlot::kLse, saved.lse);
+  narrow(ActivationSlot::kResidual, saved.residual);
+  narrow(ActivationSlot::kGate, saved.gate);
+  narrow(ActivationSlot::kUp, saved.up);
+  narrow(ActivationSlot::kLoraInner, saved.lora_inner);
   return saved;
 }
 
 BlockScratch Transformer::ScratchOf(int64_t rows) const {
   BlockScratch scratch = scratch_;
   for (View* view : {&scratch.norm,
-                     &scratch.act,
-                     &scratch.d_norm,
                      &scratch.dq,
+                     &scratch.d_attention,
+                     &scratch.late_norm,
                      &scratch.dk,
                      &scratch.dv,
-                     &scratch.d_attention,
                      &scratch.d_inner}) {
     view->rows = std::min(view->rows, rows);
   }
   return scratch;
 }
 
-BlockContext Transformer::ContextOf(int64_t rows,
-                                    std::span<const int32_t> cu_q,
-                                    std::span<const int32_t> cu_k) const {
+BlockContext Transformer::ContextOf(const Tile& tile, std::span<const int32_t> cu_k) const {
   return {.kernels = kernels_,
           .params = params_,
           .attention = {.heads = params_.n_heads,
                         .kv_heads = params_.n_kv_heads,
                         .head_dim = params_.head_dim,
-                        .cu_q = cu_q,
+                        .cu_q = tile.cu_seqlens,
                         .cu_k = cu_k},
-          .position = position_.data(),
+          .position = position_.data() + tile.begin,
           .rotary_table = rotary_table_.data(),
-          .scratch = ScratchOf(rows)};
+          .scratch = ScratchOf(tile.rows),
+          .policy = PolicyOf(options_)};
+}
+
+void Transformer::SetTiles(std::span<const int32_t> cu_seqlens) {
+  tiles_.clear();
+  for (const auto [begin, end] :
+       GroupSegments(cu_seqlens, TileRows(options_.max_rows, options_.max_positions))) {
+    Tile tile{.begin = cu_seqlens[begin], .rows = cu_seqlens[end] - cu_seqlens[begin]};
+    for (size_t i = begin; i <= end; ++i) {
+      tile.cu_seqlens.push_back(cu_seqlens[i] - cu_seqlens[begin]);
+    }
+    tiles_.push_back(std::move(tile));
+  }
 }
 
 void Transformer::SetPositions(std::span<const int32_t> cu_seqlens) {
@@ -94,27 +107,33 @@ void Transformer::SetPositions(std::span<const int32_t> cu_seqlens) {
 
 void Transformer::Forward(std::span<const int32_t> tokens, std::span<const int32_t> cu_seqlens) {
   SetPositions(cu_seqlens);
+  SetTiles(cu_seqlens);
   const auto rows = static_cast<int64_t>(tokens.size());
-  const BlockContext context = ContextOf(rows, cu_seqlens, cu_seqlens);
   kernels_.gather_rows(inputs_[0].Rows(0, rows), weights_.head().embeddings.data, tokens.data());
   for (int64_t layer = 0; layer < params_.n_layers; ++layer) {
     const BlockLease weights = weights_.Acquire(layer, Phase::kForward);
-    BlockForward(context,
-                 *weights,
-                 adapters_.block(layer),
-                 SavedOf(layer, rows),
-                 inputs_[static_cast<size_t>(layer) + 1].Rows(0, rows));
+    for (const Tile& tile : tiles_) {
+      BlockForward(ContextOf(tile, tile.cu_seqlens),
+                   *weights,
+                   adapters_.block(layer),
+                   SavedOf(layer, tile),
+                   inputs_[static_cast<size_t>(layer) + 1].Rows(tile.begin, tile.rows));
+    }
   }
 }
 
-void Transformer::Backward(std::span<const int32_t> cu_seqlens, int64_t rows) {
-  const BlockContext context = ContextOf(rows, cu_seqlens, cu_seqlens);
-  const View dx = d_residual_.Rows(0, rows);
+// The gradient of the residual stream takes the place of the final one.
+void Transformer::Backward() {
   for (int64_t layer = params_.n_layers - 1; layer >= 0; --layer) {
     const BlockLease weights = weights_.Acquire(layer, Phase::kBackward);
-    const Saved saved = SavedOf(layer, rows);
-    BlockRecompute(context, *weights, adapters_.block(layer), saved, options_.policy);
-    BlockBackward(context, *weights, adapters_.block(layer), saved, dx, layer > 0);
+    for (const Tile& tile : tiles_) {
+      BlockBackward(ContextOf(tile, tile.cu_seqlens),
+                    *weights,
+                    adapters_.block(layer),
+                    SavedOf(layer, tile),
+                    inputs_.back().Rows(tile.begin, tile.rows),
+                    layer > 0);
+    }
   }
 }
 
@@ -137,16 +156,13 @@ double Transformer::ForwardBackward(const Rows& rows) {
   }
   const auto count = static_cast<int64_t>(rows.tokens.size());
   Forward(rows.tokens, rows.cu_seqlens);
-  const View dx = d_residual_.Rows(0, count);
-  std::memset(dx.data, 0, static_cast<size_t>(count * dx.stride) * sizeof(float));
-  const double sum = HeadLoss(kernels_,
-                              weights_.head(),
-                              static_cast<float>(params_.norm_eps),
-                              inputs_.back().Rows(0, count),
-                              loss.rows(),
-                              LossScratchViews(),
-                              dx);
-  Backward(rows.cu_seqlens, count);
+  const double sum = HeadLossBackward(kernels_,
+                                      weights_.head(),
+                                      static_cast<float>(params_.norm_eps),
+                                      inputs_.back().Rows(0, count),
+                                      loss.rows(),
+                                      LossScratchViews());
+  Backward();
   return sum;
 }
 
@@ -161,8 +177,7 @@ double Transformer::Loss(const Rows& rows) {
                   static_cast<float>(params_.norm_eps),
                   inputs_.back().Rows(0, static_cast<int64_t>(rows.tokens.size())),
                   loss.rows(),
-                  LossScratchViews(),
-                  {});
+                  LossScratchViews());
 }
 
 void Transformer::AllLogits(std::span<const int32_t> tokens,
@@ -192,14 +207,14 @@ void Transformer::Extend(std::span<const int32_t> tokens, std::span<float> logit
   for (int32_t i = 0; i < rows; ++i) {
     position_[static_cast<size_t>(i)] = used + i;
   }
-  const std::array<int32_t, 2> cu_q = {0, rows};
+  const Tile tile{.rows = rows, .cu_seqlens = {0, rows}};
   const std::array<int32_t, 2> cu_k = {0, used + rows};
-  const BlockContext context = ContextOf(rows, cu_q, cu_k);
+  const BlockContext context = ContextOf(tile, cu_k);
   kernels_.gather_rows(inputs_[0].Rows(0, rows), weights_.head().embeddings.data, tokens.data());
   for (int64_t layer = 0; layer < params_.n_layers; ++layer) {
     const BlockLease weights = weights_.Acquire(layer, Phase::kForward);
     const auto at = static_cast<size_t>(layer);
-    Saved saved = SavedOf(layer, rows);
+    Saved saved = SavedOf(layer, tile);
     saved.k = cache_keys_[at].Rows(used, rows);
     saved.v = cache_values_[at].Rows(used, rows);
     BlockForwardCached(

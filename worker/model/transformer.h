@@ -2,6 +2,7 @@
 // A dense Mistral model with explicit forward and backward passes over packed documents.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -28,7 +29,7 @@ struct Rows {
 struct TransformerOptions {
   RecomputePolicy policy = RecomputePolicy::kBlock;
   int64_t max_rows = 0;       // largest T of any call
-  int64_t max_positions = 0;  // longest segment (training) or conversation (generation)
+  int64_t max_positions = 0;  // longest segment, or conversation (generation)
   bool training = true;       // false: no memory for a backward pass
   int64_t cache_rows = 0;     // > 0: keys and values of a conversation are kept (Generate)
 };
@@ -36,11 +37,10 @@ struct TransformerOptions {
 // What a Transformer will take at most, bytes; the formula of the README.
 struct MemoryPlan {
   int64_t kept_activations = 0;  // slots that the policy keeps, all blocks, max_rows
-  int64_t recomputed = 0;        // one block's slots that it does not keep
-  int64_t scratch = 0;           // one block's working memory, gradient of the residual stream
-  int64_t loss = 0;              // one chunk of logits and its rows
   int64_t kv_cache = 0;
-  int64_t total() const { return kept_activations + recomputed + scratch + loss + kv_cache; }
+  int64_t work = 0;  // one tile of one block: slots that are not kept, and its scratch
+  int64_t loss = 0;  // one chunk of logits and its rows; never used while a block works
+  int64_t total() const { return kept_activations + kv_cache + std::max(work, loss); }
 };
 
 // Threads: one at a time. Throws std::exception on programmer errors and on what LibTorch throws.
@@ -69,9 +69,8 @@ class Transformer {
   void ResetCache() { cache_used_ = 0; }
   int64_t cache_used() const { return cache_used_; }
 
-  // Residual stream after the last forward pass: the input of block i, i = n_layers being the final
-  // one. [T, D]; policies that share slots keep all inputs, so this holds for each of them. For
-  // tests.
+  // The input of block i in the last Loss or AllLogits, i = n_layers being the final residual
+  // stream. [T, D]; every policy keeps these. For tests.
   View Hidden(int64_t i) const { return inputs_[static_cast<size_t>(i)]; }
 
   const MemoryPlan& plan() const { return plan_; }
@@ -85,15 +84,22 @@ class Transformer {
     std::vector<float> weight;
     LossRows rows() const { return {index, target, weight}; }
   };
+  // Whole segments of a chunk that a block works on at a time (activation_plan.h).
+  struct Tile {
+    int64_t begin = 0;
+    int64_t rows = 0;
+    std::vector<int32_t> cu_seqlens;  // from 0
+  };
+  static RecomputePolicy PolicyOf(const TransformerOptions& options);
   void TakeMemory();
-  Saved SavedOf(int64_t block, int64_t rows) const;
+  void TakeWorkMemory();
+  Saved SavedOf(int64_t block, const Tile& tile) const;
   BlockScratch ScratchOf(int64_t rows) const;
-  BlockContext ContextOf(int64_t rows,
-                         std::span<const int32_t> cu_q,
-                         std::span<const int32_t> cu_k) const;
+  BlockContext ContextOf(const Tile& tile, std::span<const int32_t> cu_k) const;
   void SetPositions(std::span<const int32_t> cu_seqlens);
+  void SetTiles(std::span<const int32_t> cu_seqlens);
   void Forward(std::span<const int32_t> tokens, std::span<const int32_t> cu_seqlens);
-  void Backward(std::span<const int32_t> cu_seqlens, int64_t rows);
+  void Backward();
   LossLists CollectLossRows(const Rows& rows) const;
   LossScratch LossScratchViews() const {
     return {loss_hidden_, loss_norm_, loss_d_hidden_, logits_};
@@ -108,12 +114,12 @@ class Transformer {
   Arena arena_;
   std::vector<float> rotary_table_;
   std::vector<int32_t> position_;
+  std::vector<Tile> tiles_;  // of the chunk at work
 
-  std::vector<Saved>
-      saved_;  // [layers], slots of max_rows; shared where the policy does not keep them
+  // [layers]; kept slots have max_rows, the others are one tile's, shared by all layers.
+  std::vector<Saved> saved_;
   std::vector<View> inputs_;  // [layers + 1]
   BlockScratch scratch_;
-  View d_residual_;  // [T, D]
   View loss_hidden_, loss_norm_, loss_d_hidden_, logits_;
   std::vector<View> cache_keys_, cache_values_;  // [layers] of [cache_rows, K E]
   int64_t cache_used_ = 0;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a Transformer keeps, and where: the one place that turns the recompute policy into memory.
+#include <algorithm>
+
 #include "worker/model/transformer.h"
 
 namespace mft {
@@ -10,6 +12,9 @@ struct SlotShape {
   View Saved::*member;
   int64_t cols;
 };
+
+// Views of the memory that blocks share: each may be rounded up to the arena's alignment.
+constexpr int64_t kMaxWorkViews = 16;
 
 std::vector<SlotShape> Slots(const ModelParams& p, int64_t inner_cols) {
   const int64_t q = p.n_heads * p.head_dim;
@@ -26,30 +31,6 @@ std::vector<SlotShape> Slots(const ModelParams& p, int64_t inner_cols) {
           {ActivationSlot::kLoraInner, &Saved::lora_inner, inner_cols}};
 }
 
-struct ScratchShape {
-  View BlockScratch::*member;
-  int64_t cols;
-  bool backward;  // needed by the backward pass only
-};
-
-std::vector<ScratchShape> ScratchShapes(const ModelParams& p, int64_t inner_cols) {
-  const int64_t q = p.n_heads * p.head_dim;
-  const int64_t kv = p.n_kv_heads * p.head_dim;
-  return {{&BlockScratch::norm, p.dim, false},
-          {&BlockScratch::act, p.hidden_dim, false},
-          {&BlockScratch::d_norm, p.dim, true},
-          {&BlockScratch::dq, q, true},
-          {&BlockScratch::dk, kv, true},
-          {&BlockScratch::dv, kv, true},
-          {&BlockScratch::d_attention, q, true},
-          {&BlockScratch::d_inner, inner_cols, true}};
-}
-
-// Without a backward pass nothing has to be kept: all blocks share everything, inputs too.
-RecomputePolicy PolicyOf(const TransformerOptions& options) {
-  return options.training ? options.policy : RecomputePolicy::kBlock;
-}
-
 int64_t Bytes(int64_t rows, int64_t cols) {
   return static_cast<int64_t>(Arena::Bytes(rows, cols));
 }
@@ -57,7 +38,21 @@ int64_t Bytes(int64_t rows, int64_t cols) {
 int64_t HeadRows(const ModelParams& params, const TransformerOptions& options) {
   return options.training || options.cache_rows == 0 ? LossChunkRows(params.vocab_size) : 1;
 }
+
+// A conversation's tokens are at most max_rows a call, whatever their positions.
+int64_t TileRowsOf(const TransformerOptions& options) {
+  return TileRows(options.max_rows, options.max_positions);
+}
+
+// Generation keeps no inputs: a block's output takes the place of its input.
+bool KeepsInputs(const TransformerOptions& options) {
+  return options.cache_rows == 0;
+}
 }  // namespace
+
+RecomputePolicy Transformer::PolicyOf(const TransformerOptions& options) {
+  return options.training ? options.policy : RecomputePolicy::kBlock;
+}
 
 MemoryPlan Transformer::PlanMemory(const ModelParams& params,
                                    const LoraStore& adapters,
@@ -65,60 +60,86 @@ MemoryPlan Transformer::PlanMemory(const ModelParams& params,
   MemoryPlan plan;
   const int64_t t = options.max_rows;
   for (const SlotShape& slot : Slots(params, adapters.inner_cols())) {
-    const int64_t bytes = Bytes(t, slot.cols);
-    if (Keeps(PolicyOf(options), slot.slot)) {
-      plan.kept_activations += params.n_layers * bytes;
-    } else {
-      plan.recomputed += bytes;
+    if (slot.slot == ActivationSlot::kInput) {
+      plan.kept_activations += (KeepsInputs(options) ? params.n_layers : 0) * Bytes(t, slot.cols);
+    } else if (Keeps(PolicyOf(options), slot.slot)) {
+      plan.kept_activations += params.n_layers * Bytes(t, slot.cols);
     }
   }
-  plan.kept_activations += Bytes(t, params.dim);  // the final residual stream
-  for (const ScratchShape& shape : ScratchShapes(params, adapters.inner_cols())) {
-    plan.scratch += options.training || !shape.backward ? Bytes(t, shape.cols) : 0;
-  }
-  plan.scratch += options.training ? Bytes(t, params.dim) : 0;
+  plan.kept_activations += Bytes(t, params.dim);  // the final residual stream, then its gradient
+  const int64_t cache =
+      Bytes(options.cache_rows, params.n_kv_heads * params.head_dim) * params.n_layers * 2;
+  plan.kv_cache = options.cache_rows > 0 ? cache : 0;
   const int64_t chunk = HeadRows(params, options);
   plan.loss = 3 * Bytes(chunk, params.dim) + Bytes(chunk, params.vocab_size);
-  plan.kv_cache =
-      options.cache_rows > 0
-          ? 2 * params.n_layers * Bytes(options.cache_rows, params.n_kv_heads * params.head_dim)
-          : 0;
+  plan.work =
+      WorkBytes(
+          PolicyOf(options), params, adapters.inner_cols(), sizeof(float), TileRowsOf(options)) +
+      kMaxWorkViews * static_cast<int64_t>(Arena::kAlignment);
   return plan;
 }
 
 void Transformer::TakeMemory() {
   const int64_t t = options_.max_rows;
+  const RecomputePolicy policy = PolicyOf(options_);
   saved_.resize(static_cast<size_t>(params_.n_layers));
+  inputs_.resize(saved_.size() + 1);
+  const View stream = KeepsInputs(options_) ? View{} : arena_.Take(t, params_.dim);
+  for (View& input : inputs_) {
+    input = KeepsInputs(options_) ? arena_.Take(t, params_.dim) : stream;
+  }
   for (const SlotShape& slot : Slots(params_, adapters_.inner_cols())) {
-    const bool keep = Keeps(PolicyOf(options_), slot.slot);
-    const View shared = keep ? View{} : arena_.Take(t, slot.cols);
-    for (Saved& saved : saved_) {
-      saved.*slot.member = keep ? arena_.Take(t, slot.cols) : shared;
+    const bool is_input = slot.slot == ActivationSlot::kInput;
+    for (size_t layer = 0; layer < saved_.size(); ++layer) {
+      if (is_input) {
+        saved_[layer].input = inputs_[layer];
+      } else if (Keeps(policy, slot.slot)) {
+        saved_[layer].*slot.member = arena_.Take(t, slot.cols);
+      }
     }
   }
-  for (const Saved& saved : saved_) {
-    inputs_.push_back(saved.input);
+  for (int64_t layer = 0; options_.cache_rows > 0 && layer < params_.n_layers; ++layer) {
+    const int64_t kv = params_.n_kv_heads * params_.head_dim;
+    cache_keys_.push_back(arena_.Take(options_.cache_rows, kv));
+    cache_values_.push_back(arena_.Take(options_.cache_rows, kv));
   }
-  inputs_.push_back(arena_.Take(t, params_.dim));
-  for (const ScratchShape& shape : ScratchShapes(params_, adapters_.inner_cols())) {
-    if (options_.training || !shape.backward) {
-      scratch_.*shape.member = arena_.Take(t, shape.cols);
-    }
-  }
-  if (options_.training) {
-    d_residual_ = arena_.Take(t, params_.dim);
-  }
+  // The head works between the passes, when no block does.
+  const size_t shared = arena_.used();
   const int64_t chunk = HeadRows(params_, options_);
   loss_hidden_ = arena_.Take(chunk, params_.dim);
   loss_norm_ = arena_.Take(chunk, params_.dim);
   loss_d_hidden_ = arena_.Take(chunk, params_.dim);
   logits_ = arena_.Take(chunk, params_.vocab_size);
-  if (options_.cache_rows > 0) {
-    for (int64_t layer = 0; layer < params_.n_layers; ++layer) {
-      cache_keys_.push_back(
-          arena_.Take(options_.cache_rows, params_.n_kv_heads * params_.head_dim));
-      cache_values_.push_back(
-          arena_.Take(options_.cache_rows, params_.n_kv_heads * params_.head_dim));
+  arena_.Rewind(shared);
+  TakeWorkMemory();
+}
+
+void Transformer::TakeWorkMemory() {
+  const RecomputePolicy policy = PolicyOf(options_);
+  const int64_t tile = TileRowsOf(options_);
+  const int64_t q = params_.n_heads * params_.head_dim;
+  const int64_t kv = params_.n_kv_heads * params_.head_dim;
+  const View first = arena_.Take(tile, std::max(params_.dim, q));
+  const View second = arena_.Take(tile, std::max(params_.dim, q));
+  scratch_ = {.norm = first.Cols(0, params_.dim),
+              .dq = first.Cols(0, q),
+              .d_attention = second.Cols(0, q),
+              .late_norm = second.Cols(0, params_.dim),
+              .act = arena_.Take(MlpRows(tile), params_.hidden_dim)};
+  if (options_.training) {
+    scratch_.dk = arena_.Take(tile, kv);
+    scratch_.dv = arena_.Take(tile, kv);
+    scratch_.d_inner = arena_.Take(tile, adapters_.inner_cols());
+  }
+  for (const SlotShape& slot : Slots(params_, adapters_.inner_cols())) {
+    if (slot.slot == ActivationSlot::kInput || Keeps(policy, slot.slot)) {
+      continue;
+    }
+    const View view = slot.slot == ActivationSlot::kResidual
+                          ? scratch_.late_norm
+                          : arena_.Take(IsMlpSlot(slot.slot) ? MlpRows(tile) : tile, slot.cols);
+    for (Saved& saved : saved_) {
+      saved.*slot.member = view;
     }
   }
 }

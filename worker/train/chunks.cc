@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "worker/model/segments.h"
+
 namespace mft {
 
 namespace {
@@ -13,8 +15,8 @@ std::vector<T> Slice(const std::vector<T>& values, size_t begin, size_t end) {
           values.begin() + static_cast<std::ptrdiff_t>(end)};
 }
 
-// Segments [begin, end).
-MicroBatch Chunk(const MicroBatch& batch, size_t begin, size_t end) {
+MicroBatch Chunk(const MicroBatch& batch, const SegmentRange& range) {
+  const auto [begin, end] = range;
   const auto first = static_cast<size_t>(batch.cu_seqlens[begin]);
   const auto last = static_cast<size_t>(batch.cu_seqlens[end]);
   MicroBatch chunk{.x = Slice(batch.x, first, last),
@@ -33,26 +35,26 @@ MicroBatch Chunk(const MicroBatch& batch, size_t begin, size_t end) {
 }
 }  // namespace
 
-int64_t MaxChunkRows(int64_t seq_len, int64_t batch_size) {
-  return std::max(seq_len, std::min(seq_len * batch_size, kTargetChunkRows));
-}
-
 std::vector<MicroBatch> SplitIntoChunks(MicroBatch batch, int64_t max_rows) {
   std::vector<MicroBatch> chunks;
   if (static_cast<int64_t>(batch.x.size()) <= max_rows) {
     chunks.push_back(std::move(batch));
     return chunks;
   }
-  const size_t segments = batch.cu_seqlens.size() - 1;
-  for (size_t begin = 0; begin < segments;) {
-    size_t end = begin + 1;
-    while (end < segments && batch.cu_seqlens[end + 1] - batch.cu_seqlens[begin] <= max_rows) {
-      ++end;
-    }
-    chunks.push_back(Chunk(batch, begin, end));
-    begin = end;
+  for (const SegmentRange& range : GroupSegments(batch.cu_seqlens, max_rows)) {
+    chunks.push_back(Chunk(batch, range));
   }
   return chunks;
+}
+
+int64_t LongestSegment(const TokenCache& cache, int64_t seq_len) {
+  int64_t longest = 1;
+  for (size_t source = 0; source < cache.sources().size(); ++source) {
+    for (int64_t i = 0; i < cache.sources()[source].samples; ++i) {
+      longest = std::max(longest, cache.info(source, i).length - 1);
+    }
+  }
+  return std::min(longest, seq_len);
 }
 
 }  // namespace mft

@@ -6,6 +6,7 @@
 
 #include "common/base/files.h"
 #include "common/base/strings.h"
+#include "common/checkpoint/activation_plan.h"
 #include "common/config/yaml_reader.h"
 #include "common/tokenizer/tokenizer.h"
 #include "worker/kernels/cpu_runtime.h"
@@ -64,7 +65,7 @@ void OpenData(Session& session) {
                         .shuffle_instruct = options.shuffle_instruct};
 }
 
-void MakeModel(Session& session) {
+void MakeModel(Session& session, int64_t longest_segment) {
   const JobSpec& spec = session.spec();
   const ModelParams& params = session.weights->params();
   session.lora =
@@ -79,7 +80,7 @@ void MakeModel(Session& session) {
       TransformerOptions{
           .policy = spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing,
           .max_rows = session.chunk_rows,
-          .max_positions = spec.seq_len});
+          .max_positions = longest_segment});
 }
 
 void ReadInitAdapter(Session& session, Reporter& reporter) {
@@ -171,9 +172,10 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
 
   const ResumePoint point =
       ValueOrThrow(FindResumePoint(spec, session->state.data, session->context.attempt_id));
+  const int64_t longest_segment = LongestSegment(*session->cache, spec.seq_len);
   const NumericPlan plan =
-      ChoosePlan({.chunk_rows = MaxChunkRows(spec.seq_len, spec.batch_size),
-                  .min_chunk_rows = spec.seq_len,
+      ChoosePlan({.chunk_rows = ChunkRows(spec.seq_len * spec.batch_size, longest_segment),
+                  .min_chunk_rows = longest_segment,
                   .loss_chunk_rows = LossChunkRows(session->weights->params().vocab_size),
                   .threads = session->context.threads,
                   .threads_fixed = spec.mftd.threads > 0},
@@ -182,7 +184,7 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   session->chunk_rows = plan.chunk_rows;
   session->plan = PlanToJson(plan);
 
-  MakeModel(*session);
+  MakeModel(*session, longest_segment);
   RestoreState(*session, point, reporter);
   if (!spec.no_eval) {
     session->eval_chunks = ValueOrThrow(

@@ -54,10 +54,10 @@ TEST(EstimateJob, MemoryFollowsTheRecomputePolicyAndSizes) {
   const NodeFacts node{.device = "cuda", .precision = "bf16"};
   JobSpec spec = Recipe();
   const int64_t recomputed = EstimateJob(spec, Mistral7B(), {}, node).memory_bytes;
-  spec.checkpoint = false;  // nothing is computed again: one block's slots less
+  // Of the one block at work gate, up and residual take next to nothing; 0.02: q, k, v, attention.
+  spec.checkpoint = false;
   const int64_t kept = EstimateJob(spec, Mistral7B(), {}, node).memory_bytes;
-  EXPECT_NEAR(
-      static_cast<double>(kept - recomputed) / 32768 / (1 << 20), (2.91 - 0.25) * 31 / 32, 0.01);
+  EXPECT_NEAR(static_cast<double>(kept - recomputed) / 32768 / (1 << 20), 2.91 - 0.25 - 0.02, 0.01);
   spec.num_microbatches = 8;  // no more at a time
   EXPECT_EQ(EstimateJob(spec, Mistral7B(), {}, node).memory_bytes, kept);
   spec.mftd.target_modules = {"wq"};

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/worker/model/fixture_model.h"
+#include "tests/worker/model/random_weights.h"
 
 namespace mft {
 namespace {
@@ -101,6 +102,62 @@ TEST(Recompute, PoliciesGiveTheSameGradientsBitwise) {
   }
   EXPECT_EQ(grads[0], grads[1]);
   EXPECT_EQ(grads[0], grads[2]);
+}
+
+// Several tiles and several pieces of an MLP, a document longer than a target tile among short
+// ones.
+TEST(Recompute, TilesGiveTheSameGradientsWhateverIsKept) {
+  constexpr int32_t kRows = 1900;
+  const ModelParams params{.dim = 32,
+                           .n_layers = 2,
+                           .head_dim = 24,
+                           .hidden_dim = 44,
+                           .n_heads = 2,
+                           .n_kv_heads = 1,
+                           .vocab_size = 96};
+  testing::RandomWeights weights(params, 0.3F);
+  const std::vector<int32_t> documents = {0, 100, 450, 500, 1200, 1201, 1500, kRows};
+  std::vector<int32_t> tokens(kRows);
+  std::vector<float> row_weight(kRows, 0);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    tokens[i] = static_cast<int32_t>(i * 7 % 96);
+    row_weight[i] = i % 3 == 0 ? 0 : 1.0F / kRows;
+  }
+  const auto gradient = [&](RecomputePolicy policy, std::span<const int32_t> cut) {
+    LoraStore store(params,
+                    {.rank = 4, .target_modules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"}});
+    testing::Noise noise(7);
+    noise.Fill(store.master(), 0.3F);
+    Transformer model(
+        weights, store, CpuKernels(), {.policy = policy, .max_rows = kRows, .max_positions = 700});
+    for (size_t c = 0; c + 1 < cut.size(); ++c) {  // the documents of one call
+      const auto first = static_cast<size_t>(documents[static_cast<size_t>(cut[c])]);
+      std::vector<int32_t> cu_seqlens;
+      for (int32_t d = cut[c]; d <= cut[c + 1]; ++d) {
+        cu_seqlens.push_back(documents[static_cast<size_t>(d)] - static_cast<int32_t>(first));
+      }
+      const auto rows = static_cast<size_t>(cu_seqlens.back());
+      model.ForwardBackward({std::span(tokens).subspan(first, rows),
+                             std::span(tokens).subspan(first, rows),
+                             std::span(row_weight).subspan(first, rows),
+                             cu_seqlens});
+    }
+    return std::vector<float>(store.grad().begin(), store.grad().end());
+  };
+  const std::vector<int32_t> whole = {0, 7};
+  const auto kept = gradient(RecomputePolicy::kNothing, whole);
+  EXPECT_EQ(kept, gradient(RecomputePolicy::kMlp, whole));
+  EXPECT_EQ(kept, gradient(RecomputePolicy::kBlock, whole));
+  // One document a call: other sums, the same value.
+  const auto single =
+      gradient(RecomputePolicy::kBlock, std::vector<int32_t>{0, 1, 2, 3, 4, 5, 6, 7});
+  double difference = 0;
+  double scale = 0;
+  for (size_t i = 0; i < kept.size(); ++i) {
+    difference = std::max(difference, std::abs(static_cast<double>(kept[i]) - single[i]));
+    scale = std::max(scale, std::abs(static_cast<double>(kept[i])));
+  }
+  EXPECT_LT(difference, 1e-5 * scale);
 }
 
 TEST(Adapter, WithBZeroChangesNothing) {

@@ -20,21 +20,49 @@ TEST(MemoryPlan, IsThatOfTheSharedTable) {
   const std::vector<std::string> modules = {"wq", "wv", "wo", "w2"};
   const LoraStore adapters(params, {.rank = 16, .target_modules = modules});
   const int64_t columns = LoraInnerColumns(params, 16, modules);
-  constexpr int64_t kRows = 256;
+  constexpr int64_t kRows = 2048;
+  constexpr int64_t kLongest = 700;
   const auto near = [](int64_t bytes) { return static_cast<double>(bytes) * 0.01; };  // alignment
   for (const RecomputePolicy policy :
        {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
-    const MemoryPlan plan =
-        Transformer::PlanMemory(params, adapters, {.policy = policy, .max_rows = kRows});
+    const MemoryPlan plan = Transformer::PlanMemory(
+        params, adapters, {.policy = policy, .max_rows = kRows, .max_positions = kLongest});
     const int64_t kept = KeptBytesPerToken(policy, params, columns, 4);
-    const int64_t all = KeptBytesPerToken(RecomputePolicy::kNothing, params, columns, 4);
     const int64_t final_stream = params.dim * 4;
     const int64_t expected_kept = kRows * (params.n_layers * kept + final_stream);
     EXPECT_NEAR(plan.kept_activations, expected_kept, near(expected_kept));
-    EXPECT_NEAR(plan.recomputed, kRows * (all - kept), near(kRows * all));
-    const int64_t scratch = kRows * ScratchBytesPerToken(params, columns, 4);
-    EXPECT_NEAR(plan.scratch, scratch, near(scratch));
+    const int64_t work = WorkBytes(policy, params, columns, 4, kLongest);
+    EXPECT_NEAR(plan.work, work, near(work));
+    EXPECT_EQ(plan.total(), plan.kept_activations + std::max(plan.work, plan.loss));
   }
+}
+
+// By hand for D 64, H E 64, K E 32, H 4, F 160, S 64 and blocks that are computed again.
+TEST(MemoryPlan, CountsEachPieceOfSharedMemoryOnce) {
+  const ModelParams params{.dim = 64,
+                           .n_layers = 3,
+                           .head_dim = 16,
+                           .hidden_dim = 160,
+                           .n_heads = 4,
+                           .n_kv_heads = 2,
+                           .vocab_size = 512};
+  const int64_t tile = 2 * 64 + 2 * 32 +
+                       64  // norm and dq, residual and d_attention; dk, dv; d_inner
+                       + 64 + 2 * 32 + 64 + 4 + 64;  // q; k, v; attention; lse; x A
+  const int64_t mlp = 3 * 160;                       // act, gate, up
+  EXPECT_EQ(WorkBytes(RecomputePolicy::kBlock, params, 64, 4, 700), 4 * (700 * tile + 512 * mlp));
+  EXPECT_EQ(WorkBytes(RecomputePolicy::kNothing, params, 64, 4, 300),
+            4 * (300 * (2 * 64 + 2 * 32 + 64) + 300 * 160));
+}
+
+TEST(MemoryPlan, ChunksAndTilesHoldTheLongestSegment) {
+  EXPECT_EQ(ChunkRows(64, 50), 64);
+  EXPECT_EQ(ChunkRows(512 * 16, 512), 2048);
+  EXPECT_EQ(ChunkRows(32'768, 9'000), 9'000);
+  EXPECT_EQ(TileRows(64, 50), 64);
+  EXPECT_EQ(TileRows(2048, 50), 512);
+  EXPECT_EQ(TileRows(2048, 1500), 1500);
+  EXPECT_EQ(TileRows(9'000, 9'000), 9'000);
 }
 
 }  // namespace

@@ -56,9 +56,6 @@ TEST(Chunks, AreCutAtSegmentEndsOnlyAndKeepEveryRow) {
 
 TEST(Chunks, ABatchThatFitsIsLeftAlone) {
   EXPECT_EQ(SplitIntoChunks(BatchOf({3, 4}), 7).size(), 1U);
-  EXPECT_EQ(MaxChunkRows(64, 1), 64);
-  EXPECT_EQ(MaxChunkRows(512, 16), 2048);
-  EXPECT_EQ(MaxChunkRows(8192, 2), 8192);
 }
 
 TEST(Philox, HasTheKnownAnswersOfRandom123) {
