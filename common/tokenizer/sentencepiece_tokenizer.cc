@@ -70,6 +70,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     return id;
   }
 
+  const Json& model_settings() const override { return no_settings_; }
   const std::string& file_hash() const override { return hash_; }
   const std::string& path() const override { return path_; }
 
@@ -77,6 +78,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::string path_;
   TokenizerVersion version_;
   std::string hash_;
+  Json no_settings_;
   sentencepiece::SentencePieceProcessor processor_;
 };
 }  // namespace

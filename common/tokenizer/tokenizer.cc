@@ -8,6 +8,7 @@
 #include "common/base/files.h"
 #include "common/base/strings.h"
 #include "common/tokenizer/sentencepiece_tokenizer.h"
+#include "common/tokenizer/tekken_tokenizer.h"
 
 namespace mft {
 
@@ -41,12 +42,7 @@ std::optional<TokenizerVersion> SentencePieceVersion(const std::string& name) {
   if (suffix.ends_with("m1")) {
     suffix.remove_suffix(2);
   }
-  for (const VersionName& version : kVersions) {
-    if (suffix == version.name) {
-      return version.version;
-    }
-  }
-  return std::nullopt;
+  return ParseTokenizerVersion(suffix);
 }
 
 std::string FileName(const std::string& path) {
@@ -63,15 +59,22 @@ std::string_view TokenizerVersionName(TokenizerVersion version) {
   return "?";
 }
 
+std::optional<TokenizerVersion> ParseTokenizerVersion(std::string_view name) {
+  for (const VersionName& entry : kVersions) {
+    if (entry.name == name) {
+      return entry.version;
+    }
+  }
+  return std::nullopt;
+}
+
 Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path) {
   const std::string name = FileName(path);
   if (!PathExists(path)) {
     return NotFound(StrCat(path, ": no such file"));
   }
   if (IsTekkenName(name)) {
-    return Unimplemented(StrCat(path,
-                                ": Tekken tokenizers are not read by this version; it reads "
-                                "SentencePiece ones (tokenizer.model.v3)"));
+    return LoadTekken(path);
   }
   if (const auto version = SentencePieceVersion(name)) {
     return LoadSentencePiece(path, *version);

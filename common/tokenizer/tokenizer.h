@@ -4,17 +4,20 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "common/base/json.h"
 #include "common/base/status.h"
 
 namespace mft {
 
 enum class TokenizerVersion { kV1, kV2, kV3, kV7, kV11, kV13, kV15 };
 std::string_view TokenizerVersionName(TokenizerVersion version);  // "v3"
+std::optional<TokenizerVersion> ParseTokenizerVersion(std::string_view name);
 
 // Threads: const calls are safe from any thread.
 class Tokenizer {
@@ -31,6 +34,8 @@ class Tokenizer {
   virtual Result<std::string> Decode(std::span<const int32_t> ids) const = 0;
   // Id of a control token such as "[INST]"; NOT_FOUND where this vocabulary has none.
   virtual Result<int32_t> SpecialToken(std::string_view name) const = 0;
+  // A v15 file's rules for [MODEL_SETTINGS], otherwise null.
+  virtual const Json& model_settings() const = 0;
   // SHA-256 of the file, for cache keys and checkpoints.
   virtual const std::string& file_hash() const = 0;
   virtual const std::string& path() const = 0;

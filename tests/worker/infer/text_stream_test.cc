@@ -37,11 +37,13 @@ class ByteTokenizer final : public Tokenizer {
     return text;
   }
   Result<int32_t> SpecialToken(std::string_view) const override { return NotFound("none"); }
+  const Json& model_settings() const override { return settings_; }
   const std::string& file_hash() const override { return empty_; }
   const std::string& path() const override { return empty_; }
 
  private:
   std::string empty_;
+  Json settings_;
 };
 
 std::vector<std::string> Pieces(std::string_view bytes) {

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Byte-pair merges as tiktoken makes them (formats.md 1.5): of all adjacent parts whose
+// concatenation is a token, the one of lowest rank is merged first, the leftmost of equals.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace mft {
+
+// Threads: const calls are safe from any thread.
+class BytePairs {
+ public:
+  // `tokens`: distinct byte strings by rank; the first 256 are the single bytes.
+  explicit BytePairs(const std::vector<std::string>& tokens);
+
+  // Appends the ranks of `piece`, each plus `offset`. No allocation for pieces of up to
+  // kShortPiece bytes; n log n for longer ones.
+  void Encode(std::string_view piece, int32_t offset, std::vector<int32_t>& out) const;
+
+  std::string_view token(size_t rank) const {
+    return std::string_view(bytes_).substr(begin_[rank], begin_[rank + 1] - begin_[rank]);
+  }
+  size_t size() const { return begin_.size() - 1; }
+
+ private:
+  static constexpr uint32_t kNone = UINT32_MAX;
+  static constexpr size_t kShortPiece = 128;
+  struct Slot {
+    uint32_t hash = 0;
+    uint32_t rank = kNone;
+  };
+  // The token of exactly these bytes, or kNone.
+  uint32_t Rank(std::string_view bytes) const;
+  void EncodeShort(std::string_view piece, int32_t offset, std::vector<int32_t>& out) const;
+  void EncodeLong(std::string_view piece, int32_t offset, std::vector<int32_t>& out) const;
+
+  std::string bytes_;            // of all tokens, one after the other
+  std::vector<uint32_t> begin_;  // [tokens + 1]
+  std::vector<Slot> slots_;      // open addressing; the size is a power of two
+  size_t longest_ = 0;
+};
+
+}  // namespace mft

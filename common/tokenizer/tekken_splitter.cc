@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/tokenizer/tekken_splitter.h"
+
+#include <algorithm>
+
+namespace mft {
+
+const std::string_view kTekkenPattern =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
+    R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
+    R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
+namespace {
+constexpr unsigned Bit(CharClass kind) {
+  return 1U << static_cast<unsigned>(kind);
+}
+constexpr unsigned kUncased = Bit(CharClass::kLetter) | Bit(CharClass::kMark);
+// [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}], [\p{Ll}\p{Lm}\p{Lo}\p{M}], [^\r\n\p{L}\p{N}], [^\s\p{L}\p{N}],
+// \s
+constexpr unsigned kUpperSet = Bit(CharClass::kUpper) | kUncased;
+constexpr unsigned kLowerSet = Bit(CharClass::kLower) | kUncased;
+constexpr unsigned kPrefixSet =
+    Bit(CharClass::kOther) | Bit(CharClass::kMark) | Bit(CharClass::kSpace);
+constexpr unsigned kPunctuationSet = Bit(CharClass::kOther) | Bit(CharClass::kMark);
+constexpr unsigned kSpaceSet = Bit(CharClass::kSpace) | Bit(CharClass::kLineEnd);
+
+constexpr bool In(unsigned set, CharClass kind) {
+  return (set & Bit(kind)) != 0;
+}
+}  // namespace
+
+TekkenSplitter::Char TekkenSplitter::At(size_t at) const {
+  const auto byte = [&](size_t i) { return static_cast<uint32_t>(static_cast<uint8_t>(text_[i])); };
+  const uint32_t first = byte(at);
+  if (first < 0x80) {
+    return {classes_[first], at + 1};
+  }
+  // Never past the end, even where the text is not what it should be.
+  const size_t length = std::min<size_t>(first < 0xE0   ? 2
+                                         : first < 0xF0 ? 3
+                                                        : 4,
+                                         text_.size() - at);
+  uint32_t code = first & (0xFFU >> (length + 1));
+  for (size_t i = 1; i < length; ++i) {
+    code = code << 6 | (byte(at + i) & 0x3F);
+  }
+  return {code < 0x110000 ? classes_[code] : CharClass::kOther, at + length};
+}
+
+size_t TekkenSplitter::SkipWhile(size_t at, unsigned set) const {
+  while (at < text_.size()) {
+    const Char next = At(at);
+    if (!In(set, next.kind)) {
+      break;
+    }
+    at = next.end;
+  }
+  return at;
+}
+
+// End of [upper set]*[lower set]+ at `at`, or `at` where that does not match.
+size_t TekkenSplitter::LowerWord(size_t at) const {
+  size_t uncased_end = at;  // of the last character that is in both sets
+  size_t upper_end = at;
+  while (upper_end < text_.size()) {
+    const Char next = At(upper_end);
+    if (!In(kUpperSet, next.kind)) {
+      break;
+    }
+    upper_end = next.end;
+    uncased_end = In(kUncased, next.kind) ? upper_end : uncased_end;
+  }
+  const size_t end = SkipWhile(upper_end, kLowerSet);
+  // Without a lower-case letter after the run, the run gives back what follows its last character
+  // that the second set takes as well.
+  return end > upper_end ? end : uncased_end;
+}
+
+// End of [upper set]+[lower set]*, where LowerWord does not match: nothing of the second set
+// follows.
+size_t TekkenSplitter::UpperWord(size_t at) const {
+  return SkipWhile(at, kUpperSet);
+}
+
+// End of [^\s\p{L}\p{N}]+[\r\n/]*; a slash is one of the first set.
+size_t TekkenSplitter::Punctuation(size_t at) const {
+  size_t end = SkipWhile(at, kPunctuationSet);
+  if (end > at) {
+    while (end < text_.size() && (text_[end] == '\r' || text_[end] == '\n' || text_[end] == '/')) {
+      ++end;
+    }
+  }
+  return end;
+}
+
+// \s*[\r\n]+|\s+(?!\S)|\s+ at white space.
+size_t TekkenSplitter::WhiteSpace(size_t at) const {
+  size_t line_end = at;
+  size_t last = at;  // where the run's last character begins
+  size_t end = at;
+  while (end < text_.size()) {
+    const Char next = At(end);
+    if (!In(kSpaceSet, next.kind)) {
+      break;
+    }
+    last = end;
+    end = next.end;
+    line_end = next.kind == CharClass::kLineEnd ? end : line_end;
+  }
+  if (line_end > at) {
+    return line_end;
+  }
+  // The last space belongs to what follows.
+  return end < text_.size() && last > at ? last : end;
+}
+
+size_t TekkenSplitter::PieceEnd(size_t at) const {
+  const Char first = At(at);
+  const bool prefix = In(kPrefixSet, first.kind) && first.end < text_.size();
+  if (prefix) {
+    if (const size_t end = LowerWord(first.end); end > first.end) {
+      return end;
+    }
+  }
+  if (const size_t end = LowerWord(at); end > at) {
+    return end;
+  }
+  if (prefix) {
+    if (const size_t end = UpperWord(first.end); end > first.end) {
+      return end;
+    }
+  }
+  if (const size_t end = UpperWord(at); end > at) {
+    return end;
+  }
+  if (first.kind == CharClass::kNumber) {
+    return first.end;
+  }
+  if (text_[at] == ' ') {
+    if (const size_t end = Punctuation(first.end); end > first.end) {
+      return end;
+    }
+  }
+  if (In(kPunctuationSet, first.kind)) {
+    return Punctuation(at);
+  }
+  return WhiteSpace(at);
+}
+
+std::string_view TekkenSplitter::Next() {
+  if (position_ >= text_.size()) {
+    return {};
+  }
+  const size_t begin = position_;
+  position_ = PieceEnd(begin);
+  return text_.substr(begin, position_ - begin);
+}
+
+}  // namespace mft

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// Cuts text into the pieces that Tekken's byte-pair merges stay within (formats.md 1.4, 1.5).
+#pragma once
+
+#include <string_view>
+
+#include "common/tokenizer/char_classes.h"
+
+namespace mft {
+
+// The pattern of every released Tekken file.
+extern const std::string_view kTekkenPattern;
+
+// Matches kTekkenPattern by hand: leftmost, first alternative that matches, as a backtracking
+// engine does. Linear in the text. Threads: one object a thread; the text must outlive it.
+class TekkenSplitter {
+ public:
+  // `text`: valid UTF-8.
+  explicit TekkenSplitter(std::string_view text) : text_(text) {}
+  // The next piece; empty at the end. Pieces are never empty before and make up the text.
+  std::string_view Next();
+
+ private:
+  struct Char {
+    CharClass kind;
+    size_t end;  // where the next one begins
+  };
+  Char At(size_t at) const;
+  size_t SkipWhile(size_t at, unsigned set) const;
+  size_t LowerWord(size_t at) const;
+  size_t UpperWord(size_t at) const;
+  size_t Punctuation(size_t at) const;
+  size_t WhiteSpace(size_t at) const;
+  size_t PieceEnd(size_t at) const;
+
+  const CharClass* classes_ = CharClassTable();
+  std::string_view text_;
+  size_t position_ = 0;
+};
+
+}  // namespace mft

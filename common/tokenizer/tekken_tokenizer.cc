@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/tokenizer/tekken_tokenizer.h"
+
+#include <unordered_map>
+#include <utility>
+
+#include "common/base/files.h"
+#include "common/base/ids.h"
+#include "common/base/strings.h"
+#include "common/tokenizer/byte_pairs.h"
+#include "common/tokenizer/tekken_file.h"
+#include "common/tokenizer/tekken_splitter.h"
+#include "common/tokenizer/utf8_replace.h"
+
+namespace mft {
+
+namespace {
+constexpr size_t kMaxFileBytes = size_t{256} << 20;
+
+class TekkenTokenizer final : public Tokenizer {
+ public:
+  TekkenTokenizer(std::string path, std::string hash, TekkenFile file)
+      : path_(std::move(path)),
+        hash_(std::move(hash)),
+        version_(file.version),
+        special_(std::move(file.special)),
+        settings_(std::move(file.model_settings)),
+        pairs_(file.tokens) {
+    for (size_t id = 0; id < special_.size(); ++id) {
+      special_ids_.emplace(special_[id], static_cast<int32_t>(id));
+    }
+  }
+
+  Status Check() {
+    MFT_ASSIGN_OR_RETURN(bos_, SpecialToken("<s>"));
+    MFT_ASSIGN_OR_RETURN(eos_, SpecialToken("</s>"));
+    return Status::Ok();
+  }
+
+  TokenizerVersion version() const override { return version_; }
+  int32_t vocab_size() const override {
+    return static_cast<int32_t>(special_.size() + pairs_.size());
+  }
+  int32_t bos() const override { return bos_; }
+  int32_t eos() const override { return eos_; }
+
+  void Encode(std::string_view text, std::vector<int32_t>& out) const override {
+    TekkenSplitter splitter(text);
+    const auto offset = static_cast<int32_t>(special_.size());
+    for (std::string_view piece = splitter.Next(); !piece.empty(); piece = splitter.Next()) {
+      pairs_.Encode(piece, offset, out);
+    }
+  }
+
+  // Each run of ordinary tokens is UTF-8 of its own.
+  Result<std::string> Decode(std::span<const int32_t> ids) const override {
+    std::string text;
+    std::string run;
+    for (const int32_t id : ids) {
+      if (id < 0 || id >= vocab_size()) {
+        return InvalidArgument(
+            StrCat("token id ", id, " is outside the vocabulary of ", vocab_size()));
+      }
+      if (static_cast<size_t>(id) >= special_.size()) {
+        run += pairs_.token(static_cast<size_t>(id) - special_.size());
+      } else {
+        AppendReplacingBadUtf8(run, text);
+        run.clear();
+      }
+    }
+    AppendReplacingBadUtf8(run, text);
+    return text;
+  }
+
+  Result<int32_t> SpecialToken(std::string_view name) const override {
+    const auto found = special_ids_.find(std::string(name));
+    if (found == special_ids_.end()) {
+      return NotFound(StrCat(path_, ": no control token ", name));
+    }
+    return found->second;
+  }
+
+  const Json& model_settings() const override { return settings_; }
+  const std::string& file_hash() const override { return hash_; }
+  const std::string& path() const override { return path_; }
+
+ private:
+  std::string path_;
+  std::string hash_;
+  TokenizerVersion version_;
+  std::vector<std::string> special_;  // by id
+  std::unordered_map<std::string, int32_t> special_ids_;
+  Json settings_;
+  BytePairs pairs_;
+  int32_t bos_ = 0;
+  int32_t eos_ = 0;
+};
+}  // namespace
+
+Result<std::unique_ptr<Tokenizer>> LoadTekken(const std::string& path) {
+  MFT_ASSIGN_OR_RETURN(const std::string content, ReadFile(path, kMaxFileBytes));
+  auto file = ParseTekkenFile(content);
+  if (!file.ok()) {
+    return file.status().WithContext(path);
+  }
+  if (file->pattern != kTekkenPattern) {
+    return Unimplemented(
+        StrCat(path,
+               ": config.pattern is not that of the released Tekken files, the only "
+               "one that this version reads: ",
+               Printable(file->pattern, 200)));
+  }
+  auto tokenizer = std::make_unique<TekkenTokenizer>(path, Sha256Hex(content), std::move(*file));
+  MFT_RETURN_IF_ERROR(tokenizer->Check());
+  return std::unique_ptr<Tokenizer>(std::move(tokenizer));
+}
+
+}  // namespace mft

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tekken against the expected values of the library that it replaces.
+#include <functional>
+
+#include <gtest/gtest.h>
+
+#include "common/base/strings.h"
+#include "common/tokenizer/byte_pairs.h"
+#include "common/tokenizer/char_classes.h"
+#include "common/tokenizer/tekken_file.h"
+#include "common/tokenizer/tekken_splitter.h"
+#include "common/tokenizer/tokenizer.h"
+#include "common/tokenizer/utf8_replace.h"
+#include "tests/support/fixtures.h"
+
+namespace mft {
+namespace {
+
+class TekkenV3 : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    tokenizer_ = LoadTokenizer(testing::TokenizerFile("tekken_240718.json")).value().release();
+  }
+  static void TearDownTestSuite() { delete tokenizer_; }
+  static std::vector<int32_t> Encode(std::string_view text) {
+    std::vector<int32_t> ids;
+    tokenizer_->Encode(text, ids);
+    return ids;
+  }
+  static const Tokenizer* tokenizer_;
+};
+const Tokenizer* TekkenV3::tokenizer_ = nullptr;
+
+TEST_F(TekkenV3, KnowsItsControlTokens) {
+  EXPECT_EQ(tokenizer_->version(), TokenizerVersion::kV3);
+  EXPECT_EQ(tokenizer_->vocab_size(), 131072);
+  EXPECT_EQ(tokenizer_->bos(), 1);
+  EXPECT_EQ(tokenizer_->eos(), 2);
+  EXPECT_EQ(tokenizer_->SpecialToken("[TOOL_CALLS]").value(), 9);
+  EXPECT_EQ(tokenizer_->SpecialToken("<SPECIAL_999>").value(), 999);
+  EXPECT_EQ(tokenizer_->SpecialToken("[THINK]").status().code(), Code::kNotFound);
+  EXPECT_EQ(Encode("[INST]"), (std::vector<int32_t>{1091, 3174, 3074, 1093}));
+  EXPECT_EQ(tokenizer_->file_hash(),
+            "eccd1665d2e477697c33cb7f0daa6f6dfefc57a0a6bceb66d4be52952f827516");
+}
+
+// Quadratic merging would take minutes.
+TEST_F(TekkenV3, LongPiecesTakeLinearithmicTime) {
+  const std::string text(1 << 20, 'a');
+  const auto ids = Encode(text);
+  EXPECT_EQ(tokenizer_->Decode(ids).value(), text);
+  EXPECT_LE(ids.size(), text.size() / 2);
+}
+
+// The two ways to merge agree: parts of one long word, whole and cut where the long way begins.
+TEST(BytePairs, ShortAndLongPiecesMergeAlike) {
+  std::vector<std::string> tokens;
+  for (int byte = 0; byte < 256; ++byte) {
+    tokens.emplace_back(1, static_cast<char>(byte));
+  }
+  for (const char* token : {"ab", "bc", "aa", "abc", "cab", "bcab", "aaaa", "abcabc"}) {
+    tokens.emplace_back(token);
+  }
+  const BytePairs pairs(tokens);
+  uint32_t state = 7;
+  for (int round = 0; round < 300; ++round) {
+    std::string piece;
+    while (piece.size() < 128) {
+      state = state * 1664525 + 1013904223;
+      piece.push_back(static_cast<char>('a' + (state >> 24) % 3));
+    }
+    std::vector<int32_t> small;
+    pairs.Encode(piece, 0, small);
+    // A byte that merges with nothing, then the same piece: more than a short one.
+    std::vector<int32_t> large;
+    pairs.Encode("-" + piece, 0, large);
+    ASSERT_EQ(large.front(), '-');
+    EXPECT_EQ(small, std::vector<int32_t>(large.begin() + 1, large.end())) << piece;
+  }
+}
+
+std::vector<std::string> Pieces(std::string_view text) {
+  TekkenSplitter splitter(text);
+  std::vector<std::string> pieces;
+  for (auto piece = splitter.Next(); !piece.empty(); piece = splitter.Next()) {
+    pieces.emplace_back(piece);
+  }
+  return pieces;
+}
+
+TEST(TekkenSplitter, TakesTheFirstAlternativeThatMatches) {
+  using Words = std::vector<std::string>;
+  EXPECT_EQ(Pieces(""), Words{});
+  EXPECT_EQ(Pieces("Hello, world 42"), (Words{"Hello", ",", " world", " ", "4", "2"}));
+  EXPECT_EQ(Pieces("HelloWorldABC"), (Words{"Hello", "World", "ABC"}));
+  EXPECT_EQ(Pieces("a  b \n\n c  "), (Words{"a", " ", " b", " \n\n", " c", "  "}));
+  EXPECT_EQ(Pieces("!!\u0301a"), (Words{"!!\u0301", "a"}));  // a mark is punctuation there
+  EXPECT_EQ(Pieces("!!\u4e00a"), (Words{"!!", "\u4e00a"}));
+  EXPECT_EQ(Pieces("\u4e00ABC!"), (Words{"\u4e00", "ABC", "!"}));
+  EXPECT_EQ(Pieces("x //\n/y"), (Words{"x", " //\n/", "y"}));
+}
+
+// A file of 256 bytes, "ab" and three special tokens, with one thing changed.
+std::string SmallFile(const std::function<void(Json&)>& change = [](Json&) {}) {
+  Json file = {{"config",
+                {{"pattern", std::string(kTekkenPattern)},
+                 {"num_vocab_tokens", 258},
+                 {"default_vocab_size", 261},
+                 {"default_num_special_tokens", 4},
+                 {"version", "v11"}}},
+               {"vocab", Json::array()},
+               {"special_tokens", Json::array()}};
+  constexpr std::string_view kAlphabet =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  for (size_t byte = 0; byte < 256; ++byte) {
+    const std::string text = {kAlphabet[byte >> 2], kAlphabet[byte << 4 & 63], '=', '='};
+    file["vocab"].push_back({{"rank", byte}, {"token_bytes", text}, {"token_str", nullptr}});
+  }
+  file["vocab"].push_back({{"rank", 256}, {"token_bytes", "YWI="}, {"token_str", "ab"}});
+  for (const char* name : {"<unk>", "<s>", "</s>"}) {
+    const size_t rank = file["special_tokens"].size();
+    file["special_tokens"].push_back({{"rank", rank}, {"token_str", name}, {"is_control", true}});
+  }
+  change(file);
+  return file.dump();
+}
+
+TEST(TekkenFile, ReadsWhatItShould) {
+  const TekkenFile file = ParseTekkenFile(SmallFile()).value();
+  EXPECT_EQ(file.version, TokenizerVersion::kV11);
+  EXPECT_EQ(file.vocab_size, 261);
+  EXPECT_EQ(file.tokens.size(), 257U);
+  EXPECT_EQ(file.tokens[0], std::string(1, '\0'));
+  EXPECT_EQ(file.tokens[255], "\xFF");
+  EXPECT_EQ(file.tokens[256], "ab");
+  EXPECT_EQ(file.special, (std::vector<std::string>{"<unk>", "<s>", "</s>", "<SPECIAL_3>"}));
+  EXPECT_TRUE(file.model_settings.is_null());
+}
+
+struct Hostile {
+  const char* name;
+  std::function<void(Json&)> change;
+  const char* message;  // part of it
+};
+
+class HostileTekken : public ::testing::TestWithParam<Hostile> {};
+
+TEST_P(HostileTekken, IsOneClearError) {
+  const auto file = ParseTekkenFile(SmallFile(GetParam().change));
+  ASSERT_FALSE(file.ok());
+  EXPECT_EQ(file.status().code(), Code::kInvalidArgument);
+  EXPECT_NE(file.status().message().find(GetParam().message), std::string::npos)
+      << file.status().message();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Files,
+    HostileTekken,
+    ::testing::Values(
+        Hostile{"NoConfig", [](Json& f) { f.erase("config"); }, "no \"config\" object"},
+        Hostile{"ConfigList", [](Json& f) { f["config"] = {1}; }, "no \"config\" object"},
+        Hostile{"NoPattern", [](Json& f) { f["config"].erase("pattern"); }, "pattern"},
+        Hostile{"UnknownVersion", [](Json& f) { f["config"]["version"] = "v4"; }, "\"v4\""},
+        Hostile{"SentencePieceVersion", [](Json& f) { f["config"]["version"] = "v2"; }, "\"v2\""},
+        Hostile{"HugeVocabulary",
+                [](Json& f) { f["config"]["default_vocab_size"] = int64_t{1} << 40; },
+                "default_vocab_size 1099511627776"},
+        Hostile{"NegativeSpecial",
+                [](Json& f) { f["config"]["default_num_special_tokens"] = -4; },
+                "default_num_special_tokens -4"},
+        Hostile{"ShortVocabulary", [](Json& f) { f["vocab"].erase(256); }, "vocab has 256 entries"},
+        Hostile{"NoVocabulary", [](Json& f) { f.erase("vocab"); }, "vocab has 0 entries"},
+        Hostile{
+            "VocabularyOfNumbers", [](Json& f) { f["vocab"][0] = 7; }, "vocab[0] is not an object"},
+        Hostile{"WrongRank", [](Json& f) { f["vocab"][7]["rank"] = 8; }, "vocab[7].rank is 8"},
+        Hostile{"RankOfText", [](Json& f) { f["vocab"][7]["rank"] = "7"; }, "vocab[7]: "},
+        Hostile{"NoBytes", [](Json& f) { f["vocab"][9].erase("token_bytes"); }, "vocab[9]: "},
+        Hostile{"BadBase64",
+                [](Json& f) { f["vocab"][256]["token_bytes"] = "YW!="; },
+                "vocab[256].token_bytes"},
+        Hostile{"CutBase64",
+                [](Json& f) { f["vocab"][256]["token_bytes"] = "YWI"; },
+                "vocab[256].token_bytes"},
+        Hostile{"EmptyToken",
+                [](Json& f) { f["vocab"][256]["token_bytes"] = ""; },
+                "vocab[256].token_bytes"},
+        Hostile{"SameBytes",
+                [](Json& f) { f["vocab"][256]["token_bytes"] = "AA=="; },
+                "an entry before it"},
+        Hostile{
+            "NotTheByte", [](Json& f) { f["vocab"][1]["token_bytes"] = "YWI="; }, "not the byte 1"},
+        Hostile{"SpecialPastTheEnd", [](Json& f) { f["special_tokens"][0]["rank"] = 4; }, "rank 4"},
+        Hostile{"SpecialTwice",
+                [](Json& f) { f["special_tokens"][0]["token_str"] = "<s>"; },
+                "stands twice"},
+        Hostile{
+            "SpecialRankTwice", [](Json& f) { f["special_tokens"][0]["rank"] = 1; }, "have rank 1"},
+        Hostile{"NoSpecial", [](Json& f) { f.erase("special_tokens"); }, "no special_tokens"},
+        Hostile{"SettingsTooEarly",
+                [](Json& f) {
+                  f["model_settings_builder"] = {{"a", 1}};
+                },
+                "of v15"}),
+    [](const auto& file) { return file.param.name; });
+
+TEST(TekkenFile, WhatIsNoJsonIsOneClearError) {
+  const std::string good = SmallFile();
+  for (size_t cut = 0; cut < good.size(); cut += 97) {
+    EXPECT_FALSE(ParseTekkenFile(good.substr(0, cut)).ok()) << cut;
+  }
+  const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+  EXPECT_FALSE(ParseTekkenFile(deep).ok());
+  std::string nested = good;
+  nested.insert(1, "\"x\":" + deep + ",");
+  EXPECT_TRUE(ParseTekkenFile(nested).ok()) << "an unknown member is passed over";
+  EXPECT_FALSE(ParseTekkenFile("\xFF\xFE{}").ok());
+  EXPECT_FALSE(ParseTekkenFile("[]").ok());
+}
+
+TEST(CharClasses, AreThoseOfTheOracle) {
+  const CharClass* table = CharClassTable();
+  std::string expected(0x110000, 'o');
+  for (const Json& run :
+       testing::ReadJsonLines(testing::Fixture("data/extended/char_classes.jsonl"))) {
+    for (size_t code = run["from"]; code <= run["to"].get<size_t>(); ++code) {
+      expected[code] = run["class"].get<std::string>()[0];
+    }
+  }
+  constexpr std::string_view kNames = "oULBBNSR";  // letters and marks are one class there
+  for (size_t code = 0; code < expected.size(); ++code) {
+    ASSERT_EQ(kNames[static_cast<size_t>(table[code])], expected[code]) << code;
+  }
+  EXPECT_EQ(table[0x301], CharClass::kMark);
+  EXPECT_EQ(table[0x4e00], CharClass::kLetter);
+}
+
+TEST(Utf8, BadBytesAreReplacedBySubpart) {
+  const auto replaced = [](std::string_view bytes) {
+    std::string out;
+    AppendReplacingBadUtf8(bytes, out);
+    return out;
+  };
+  EXPECT_EQ(replaced("a\xC3\xA9z"), "a\xC3\xA9z");
+  EXPECT_EQ(replaced("\xF0\x9F\x99"), "\xEF\xBF\xBD");  // one subpart
+  EXPECT_EQ(replaced("\xF0\x80\x80"), "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD");
+  EXPECT_EQ(replaced("\xED\xA0\x80"), "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD");  // a surrogate
+  EXPECT_EQ(replaced("\xE2\x82(\xFF"), "\xEF\xBF\xBD(\xEF\xBF\xBD");
+}
+
+}  // namespace
+}  // namespace mft
