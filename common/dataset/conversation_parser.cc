@@ -337,6 +337,10 @@ Result<ParsedConversation> ParseConversation(const PyJson& object) {
     MFT_RETURN_IF_ERROR(ExpectString(*system_prompt, "system_prompt"));
     parsed.conversation.system_prompt = system_prompt->text;
   }
+  if (const PyJson* effort = NotNull(object, "reasoning_effort")) {
+    MFT_RETURN_IF_ERROR(ExpectString(*effort, "reasoning_effort"));
+    parsed.conversation.reasoning_effort = effort->text;
+  }
   for (size_t i = 0; i < messages->items.size(); ++i) {
     MFT_RETURN_IF_ERROR(MessageParser(messages->items[i], StrCat(key, "[", i, "]")).Run(parsed));
   }

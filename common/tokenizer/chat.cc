@@ -2,50 +2,30 @@
 #include "common/tokenizer/chat.h"
 
 #include "common/base/strings.h"
-#include "common/tokenizer/python_json.h"
+#include "common/tokenizer/chat_json.h"
+#include "common/tokenizer/chat_rules.h"
 
 namespace mft {
 
 namespace {
-// The control tokens of instruct v3 (formats.md 2.5), looked up by name: their ids differ between
-// vocabularies.
-struct ControlTokens {
-  int32_t begin_inst, end_inst, tool_calls, begin_tools, end_tools, begin_results, end_results;
+constexpr size_t kNoMessage = static_cast<size_t>(-1);
 
-  static Result<ControlTokens> Of(const Tokenizer& tokenizer) {
-    ControlTokens tokens{};
-    MFT_ASSIGN_OR_RETURN(tokens.begin_inst, tokenizer.SpecialToken("[INST]"));
-    MFT_ASSIGN_OR_RETURN(tokens.end_inst, tokenizer.SpecialToken("[/INST]"));
-    MFT_ASSIGN_OR_RETURN(tokens.tool_calls, tokenizer.SpecialToken("[TOOL_CALLS]"));
-    MFT_ASSIGN_OR_RETURN(tokens.begin_tools, tokenizer.SpecialToken("[AVAILABLE_TOOLS]"));
-    MFT_ASSIGN_OR_RETURN(tokens.end_tools, tokenizer.SpecialToken("[/AVAILABLE_TOOLS]"));
-    MFT_ASSIGN_OR_RETURN(tokens.begin_results, tokenizer.SpecialToken("[TOOL_RESULTS]"));
-    MFT_ASSIGN_OR_RETURN(tokens.end_results, tokenizer.SpecialToken("[/TOOL_RESULTS]"));
-    return tokens;
-  }
-};
-
-// What parses as JSON stands as such, anything else as a string; a value past the parser's limits
-// is an error.
-Result<PyJson> JsonOrText(const std::string& text) {
-  auto parsed = ParsePyJson(text);
-  if (parsed.ok()) {
-    return std::move(parsed->value);
-  }
-  if (parsed.status().code() == Code::kInvalidArgument) {
-    return PyJson::String(text);
-  }
-  return Status(Code::kInvalidArgument, parsed.status().message());
+Status TokenizerException(std::string message) {
+  return {Code::kInvalidArgument, "TokenizerException", std::move(message)};
 }
 
+bool HasSystem(const Conversation& conversation) {
+  return conversation.system_prompt.has_value() && !conversation.system_prompt->empty();
+}
+
+// The tokens of one conversation, by the rules of the tokenizer's version.
 class Encoder {
  public:
-  Encoder(const Tokenizer& tokenizer,
-          const ControlTokens& control,
-          const Conversation& conversation)
-      : tokenizer_(tokenizer), control_(control), conversation_(conversation) {
+  Encoder(const Tokenizer& tokenizer, const Conversation& conversation)
+      : tokenizer_(tokenizer), rules_(RulesOf(tokenizer.version())), conversation_(conversation) {
     for (size_t i = 0; i < conversation.messages.size(); ++i) {
       if (conversation.messages[i].role == Role::kUser) {
+        first_user_ = first_user_ == kNoMessage ? i : first_user_;
         last_user_ = i;
       }
     }
@@ -54,7 +34,11 @@ class Encoder {
   // `training`: the last message's calls lose their ids.
   Result<EncodedSample> Run(bool training) {
     sample_.tokens.push_back(tokenizer_.bos());
-    sample_.mask.push_back(0);
+    if (rules_.system == SystemPlace::kMessage && conversation_.system_prompt) {
+      MFT_RETURN_IF_ERROR(
+          Bracketed("[SYSTEM_PROMPT]", *conversation_.system_prompt, "[/SYSTEM_PROMPT]"));
+    }
+    sample_.mask.assign(sample_.tokens.size(), 0);
     const auto& messages = conversation_.messages;
     for (size_t i = 0; i < messages.size(); ++i) {
       const bool last = i + 1 == messages.size();
@@ -69,121 +53,189 @@ class Encoder {
  private:
   Status Message(size_t index, bool keep_ids) {
     const ChatMessage& message = conversation_.messages[index];
+    const bool forgotten = rules_.forgets_tools && last_user_ != kNoMessage && index < last_user_;
     switch (message.role) {
       case Role::kSystem:
         return Internal("a system message outside Conversation::system_prompt");
       case Role::kUser:
-        return User(message, index == last_user_);
+        return User(message, index);
       case Role::kTool:
-        return ToolResult(message);
+        return forgotten ? Status::Ok() : ToolResult(message);
       case Role::kAssistant:
-        return Assistant(message, keep_ids);
+        return forgotten && !message.tool_calls.empty() ? Status::Ok()
+                                                        : Assistant(message, keep_ids);
     }
     return Internal("unknown role");
   }
 
-  void Bracketed(int32_t begin, std::string_view text, int32_t end) {
-    sample_.tokens.push_back(begin);
-    tokenizer_.Encode(text, sample_.tokens);
-    sample_.tokens.push_back(end);
-  }
-
-  Status User(const ChatMessage& message, bool last_user) {
-    if (last_user && !conversation_.tools.empty()) {
-      MFT_ASSIGN_OR_RETURN(const std::string tools, ToolsJson());
-      Bracketed(control_.begin_tools, tools, control_.end_tools);
-    }
-    const bool with_system =
-        last_user && conversation_.system_prompt && !conversation_.system_prompt->empty();
-    Bracketed(control_.begin_inst,
-              with_system ? StrCat(*conversation_.system_prompt, "\n\n", message.content)
-                          : message.content,
-              control_.end_inst);
+  Status Control(std::string_view name) {
+    MFT_ASSIGN_OR_RETURN(const int32_t id, tokenizer_.SpecialToken(name));
+    sample_.tokens.push_back(id);
     return Status::Ok();
   }
 
-  Result<std::string> ToolsJson() const {
-    PyJson list = PyJson::List();
-    for (const ToolDefinition& tool : conversation_.tools) {
-      MFT_ASSIGN_OR_RETURN(PyJsonParsed parameters, ParsePyJson(tool.parameters));
-      PyJson function = PyJson::Object();
-      function.Add("name", PyJson::String(tool.name));
-      function.Add("description", PyJson::String(tool.description));
-      function.Add("parameters", std::move(parameters.value));
-      PyJson entry = PyJson::Object();
-      entry.Add("type", PyJson::String("function"));
-      entry.Add("function", std::move(function));
-      list.items.push_back(std::move(entry));
+  void Text(std::string_view text) { tokenizer_.Encode(text, sample_.tokens); }
+
+  Status Bracketed(std::string_view begin, std::string_view text, std::string_view end) {
+    MFT_RETURN_IF_ERROR(Control(begin));
+    Text(text);
+    return Control(end);
+  }
+
+  Status User(const ChatMessage& message, size_t index) {
+    const size_t tools_at = rules_.tools == ToolsPlace::kFirstUser ? first_user_ : last_user_;
+    if (rules_.tools != ToolsPlace::kNowhere && index == tools_at && !conversation_.tools.empty()) {
+      MFT_ASSIGN_OR_RETURN(const std::string tools, ToolsJson(conversation_.tools));
+      MFT_RETURN_IF_ERROR(Bracketed("[AVAILABLE_TOOLS]", tools, "[/AVAILABLE_TOOLS]"));
     }
-    return DumpPyJson(list);
+    if (rules_.settings && index == first_user_) {
+      MFT_RETURN_IF_ERROR(Settings());
+    }
+    const size_t system_at = rules_.system == SystemPlace::kFirstUser  ? first_user_
+                             : rules_.system == SystemPlace::kLastUser ? last_user_
+                                                                       : kNoMessage;
+    const std::string text = index == system_at && HasSystem(conversation_)
+                                 ? StrCat(*conversation_.system_prompt, "\n\n", message.content)
+                                 : message.content;
+    if (!rules_.control_tokens) {
+      Text(StrCat("[INST] ", text, " [/INST]"));
+      return Status::Ok();
+    }
+    return Bracketed("[INST]", text, "[/INST]");
+  }
+
+  Status Settings() {
+    MFT_ASSIGN_OR_RETURN(const std::string settings,
+                         SettingsJson(tokenizer_.model_settings(), conversation_.reasoning_effort));
+    return settings.empty() ? Status::Ok()
+                            : Bracketed("[MODEL_SETTINGS]", settings, "[/MODEL_SETTINGS]");
   }
 
   Status ToolResult(const ChatMessage& message) {
-    MFT_ASSIGN_OR_RETURN(PyJson content, JsonOrText(message.content));
-    PyJson result = PyJson::Object();
-    result.Add("content", std::move(content));
-    result.Add("call_id", PyJson::String(message.tool_call_id));
-    Bracketed(control_.begin_results, DumpPyJson(result), control_.end_results);
-    return Status::Ok();
+    std::string json;
+    switch (rules_.results) {
+      case ResultForm::kNone:
+        return NoTools();
+      case ResultForm::kNamedList: {
+        MFT_ASSIGN_OR_RETURN(json, NamedResultJson(message));
+        return Bracketed("[TOOL_RESULTS]", json, "[/TOOL_RESULTS]");
+      }
+      case ResultForm::kContentAndId: {
+        MFT_ASSIGN_OR_RETURN(json, ResultJson(message));
+        return Bracketed("[TOOL_RESULTS]", json, "[/TOOL_RESULTS]");
+      }
+      case ResultForm::kIdAndContent:
+        MFT_RETURN_IF_ERROR(Control("[TOOL_RESULTS]"));
+        Text(message.tool_call_id);
+        return Bracketed("[TOOL_CONTENT]", message.content, "[/TOOL_RESULTS]");
+      case ResultForm::kContent:
+        return Bracketed("[TOOL_RESULTS]", message.content, "[/TOOL_RESULTS]");
+    }
+    return Internal("unknown form of results");
   }
 
   Status Assistant(const ChatMessage& message, bool keep_ids) {
-    if (message.tool_calls.empty()) {
+    const bool calls = !message.tool_calls.empty();
+    if (rules_.content_beside_calls && !calls && message.content.empty()) {
+      return TokenizerException("an assistant's message must have content or tool calls");
+    }
+    if (!calls || rules_.content_beside_calls) {
       std::string_view text = message.content;
-      text = text.substr(0, text.find_last_not_of(' ') + 1);
-      tokenizer_.Encode(text, sample_.tokens);
-      sample_.tokens.push_back(tokenizer_.eos());
-      return Status::Ok();
+      Text(rules_.strips_spaces ? text.substr(0, text.find_last_not_of(' ') + 1) : text);
     }
-    PyJson calls = PyJson::List();
-    for (const ToolCall& call : message.tool_calls) {
-      MFT_ASSIGN_OR_RETURN(PyJson arguments, JsonOrText(call.arguments));
-      PyJson entry = PyJson::Object();
-      entry.Add("name", PyJson::String(call.name));
-      entry.Add("arguments", std::move(arguments));
-      if (keep_ids && !call.id.empty() && call.id != "null") {
-        entry.Add("id", PyJson::String(call.id));
-      }
-      calls.items.push_back(std::move(entry));
+    if (calls) {
+      MFT_RETURN_IF_ERROR(Calls(message.tool_calls, keep_ids));
     }
-    Bracketed(control_.tool_calls, DumpPyJson(calls), tokenizer_.eos());
+    sample_.tokens.push_back(tokenizer_.eos());
     return Status::Ok();
   }
 
+  Status Calls(const std::vector<ToolCall>& calls, bool keep_ids) {
+    switch (rules_.calls) {
+      case CallForm::kNone:
+        return NoTools();
+      case CallForm::kList:
+      case CallForm::kListWithId: {
+        const bool with_ids = keep_ids && rules_.calls == CallForm::kListWithId;
+        MFT_ASSIGN_OR_RETURN(const std::string json, CallsJson(calls, with_ids));
+        MFT_RETURN_IF_ERROR(Control("[TOOL_CALLS]"));
+        Text(json);
+        return Status::Ok();
+      }
+      case CallForm::kNamed:
+      case CallForm::kNamedNoId:
+        for (const ToolCall& call : calls) {
+          MFT_RETURN_IF_ERROR(NamedCall(call, keep_ids && rules_.calls == CallForm::kNamed));
+        }
+        return Status::Ok();
+    }
+    return Internal("unknown form of calls");
+  }
+
+  Status NamedCall(const ToolCall& call, bool with_id) {
+    MFT_ASSIGN_OR_RETURN(const PyJson arguments, JsonOrText(call.arguments));
+    MFT_RETURN_IF_ERROR(Control("[TOOL_CALLS]"));
+    Text(call.name);
+    if (with_id && HasId(call)) {
+      MFT_RETURN_IF_ERROR(Control("[CALL_ID]"));
+      Text(call.id);
+    }
+    MFT_RETURN_IF_ERROR(Control("[ARGS]"));
+    Text(DumpPyJson(arguments));
+    return Status::Ok();
+  }
+
+  Status NoTools() const {
+    return TokenizerException(StrCat(TokenizerVersionName(tokenizer_.version()),
+                                     " has no form for tool calls and results"));
+  }
+
   const Tokenizer& tokenizer_;
-  const ControlTokens& control_;
+  const ChatRules rules_;
   const Conversation& conversation_;
-  size_t last_user_ = static_cast<size_t>(-1);
+  size_t first_user_ = kNoMessage;
+  size_t last_user_ = kNoMessage;
   EncodedSample sample_;
 };
-
-Status CheckVersion(const Tokenizer& tokenizer) {
-  if (tokenizer.version() != TokenizerVersion::kV3) {
-    return Unimplemented(StrCat(tokenizer.path(),
-                                ": conversations for tokenizer version ",
-                                TokenizerVersionName(tokenizer.version()),
-                                " cannot be encoded by this version; it encodes for v3"));
-  }
-  return Status::Ok();
-}
 }  // namespace
 
 Result<EncodedSample> EncodeConversation(const Tokenizer& tokenizer,
                                          const Conversation& conversation) {
-  MFT_RETURN_IF_ERROR(CheckVersion(tokenizer));
-  MFT_ASSIGN_OR_RETURN(const ControlTokens control, ControlTokens::Of(tokenizer));
-  return Encoder(tokenizer, control, conversation).Run(true);
+  return Encoder(tokenizer, conversation).Run(true);
 }
 
 Result<std::vector<int32_t>> EncodePrompt(const Tokenizer& tokenizer,
                                           const Conversation& conversation) {
-  MFT_RETURN_IF_ERROR(CheckVersion(tokenizer));
   if (conversation.messages.empty() || conversation.messages.back().role == Role::kAssistant) {
     return InvalidArgument("a prompt must end with a message of the user or a tool");
   }
-  MFT_ASSIGN_OR_RETURN(const ControlTokens control, ControlTokens::Of(tokenizer));
-  MFT_ASSIGN_OR_RETURN(EncodedSample sample, Encoder(tokenizer, control, conversation).Run(false));
+  MFT_ASSIGN_OR_RETURN(EncodedSample sample, Encoder(tokenizer, conversation).Run(false));
   return std::move(sample.tokens);
+}
+
+std::string LeftOut(const Tokenizer& tokenizer, const Conversation& conversation) {
+  const ChatRules rules = RulesOf(tokenizer.version());
+  const std::string_view version = TokenizerVersionName(tokenizer.version());
+  bool has_user = false;
+  for (const ChatMessage& message : conversation.messages) {
+    has_user |= message.role == Role::kUser;
+  }
+  if (rules.system != SystemPlace::kMessage && HasSystem(conversation) && !has_user) {
+    return StrCat("the system prompt is left out: ",
+                  version,
+                  " puts it into a message of the user, and there is none");
+  }
+  if (!conversation.tools.empty() && (rules.tools == ToolsPlace::kNowhere || !has_user)) {
+    return rules.tools == ToolsPlace::kNowhere
+               ? StrCat("the tools are left out: ", version, " has no form for them")
+               : std::string(
+                     "the tools are left out: they stand before a message of the user, and there "
+                     "is none");
+  }
+  if (conversation.reasoning_effort && !rules.settings) {
+    return StrCat("reasoning_effort is left out: ", version, " has no settings");
+  }
+  return "";
 }
 
 EncodedSample EncodeText(const Tokenizer& tokenizer, std::string_view text) {

@@ -41,12 +41,16 @@ struct Conversation {
   std::vector<ChatMessage> messages;  // without system messages
   std::vector<ToolDefinition> tools;
   bool only_last = false;
+  std::optional<std::string> reasoning_effort;  // v15: a model setting
 };
 
 struct EncodedSample {
   std::vector<int32_t> tokens;
   std::vector<uint8_t> mask;  // 1: predicting this token carries loss
 };
+
+// Every instruct version encodes; what one has no form for is INVALID_ARGUMENT (reason
+// TokenizerException): tools under v1, or an assistant's message without content and calls from v7.
 
 // Training form: the last message is the assistant's; ids of its tool calls are left out.
 Result<EncodedSample> EncodeConversation(const Tokenizer& tokenizer,
@@ -56,6 +60,10 @@ Result<EncodedSample> EncodeConversation(const Tokenizer& tokenizer,
 // a tool's.
 Result<std::vector<int32_t>> EncodePrompt(const Tokenizer& tokenizer,
                                           const Conversation& conversation);
+
+// What this version silently leaves out of a conversation that it can encode ("" nothing): a system
+// prompt without a message of the user, tools under v1, settings before v15.
+std::string LeftOut(const Tokenizer& tokenizer, const Conversation& conversation);
 
 // BOS text EOS, all of it with loss.
 EncodedSample EncodeText(const Tokenizer& tokenizer, std::string_view text);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/data/line_encoder.h"
 
-#include <algorithm>
 #include <utility>
 #include <variant>
 
@@ -11,17 +10,6 @@
 #include "common/dataset/sample_parser.h"
 
 namespace mft::data {
-namespace {
-
-bool LosesItsSystemPrompt(const Sample& sample) {
-  const auto* conversation = std::get_if<Conversation>(&sample);
-  return conversation != nullptr && conversation->system_prompt.value_or("") != "" &&
-         std::none_of(conversation->messages.begin(),
-                      conversation->messages.end(),
-                      [](const ChatMessage& message) { return message.role == Role::kUser; });
-}
-
-}  // namespace
 
 std::string ProblemClass(const Status& problem) {
   return problem.reason().empty() ? std::string(CodeName(problem.code())) : problem.reason();
@@ -89,9 +77,12 @@ EncodedLine LineEncoder::Encode(SourceKind kind, const DataLine& line) const {
   if (!status.ok()) {
     result.samples.clear();
     result.problems.push_back(status);
-  } else if (LosesItsSystemPrompt(*sample)) {
-    result.warnings.emplace_back(
-        "the system prompt is lost: it is encoded with the last user message, and there is none");
+  } else if (const auto* conversation = std::get_if<Conversation>(&*sample);
+             conversation != nullptr && options_.tokenizer != nullptr) {
+    std::string left_out = LeftOut(*options_.tokenizer, *conversation);
+    if (!left_out.empty()) {
+      result.warnings.push_back(std::move(left_out));
+    }
   }
   return result;
 }

@@ -9,6 +9,7 @@
 #include "common/tokenizer/tokenizer.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/tokenizers.h"
 
 namespace mft {
 namespace {
@@ -38,27 +39,48 @@ Result<EncodedSample> Encode(SourceKind kind, const std::string& line) {
   return EncodeConversation(SpmV3(), std::get<Conversation>(sample));
 }
 
-TEST(Chats, TokensAndMasksAreThoseOfTheReference) {
+class Chats : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(Chats, TokensAndMasksAreThoseOfTheReference) {
+  const Tokenizer& tokenizer = testing::NamedTokenizer(GetParam());
   int count = 0;
+  int refused = 0;
   for (const std::string folder : {"data/", "data/extended/"}) {
     std::map<int, std::string> samples;
     for (const Json& line : testing::ReadJsonLines(testing::Fixture(folder + "samples.jsonl"))) {
       samples[line["case"]] = line["sample"].dump();
     }
     for (const Json& line : testing::ReadJsonLines(testing::Fixture(folder + "chats.jsonl"))) {
-      if (line["tokenizer"] != "spm-v3") {
+      if (line["tokenizer"] != GetParam()) {
         continue;
       }
-      const auto encoded = Encode(SourceKind::kInstruct, samples.at(line["case"]));
+      const auto sample = ParseSample(SourceKind::kInstruct, samples.at(line["case"]));
+      ASSERT_TRUE(sample.ok()) << folder << line["case"] << " " << sample.status().message();
+      const auto encoded = EncodeConversation(tokenizer, std::get<Conversation>(*sample));
+      ++count;
+      if (line.contains("error")) {
+        ++refused;
+        EXPECT_EQ(encoded.status().reason(), line["error"].get<std::string>());
+        continue;
+      }
       ASSERT_TRUE(encoded.ok()) << folder << line["case"] << " " << encoded.status().message();
       EXPECT_EQ(encoded->tokens, line["tokens"].get<std::vector<int32_t>>())
           << folder << line["case"];
       EXPECT_EQ(Bits(encoded->mask), line["mask"].get<std::string>()) << folder << line["case"];
-      ++count;
     }
   }
   EXPECT_EQ(count, 131);
+  EXPECT_EQ(refused, GetParam() == "spm-v1" ? 39 : 0);
 }
+
+INSTANTIATE_TEST_SUITE_P(Tokenizers,
+                         Chats,
+                         ::testing::ValuesIn(testing::TokenizerNames()),
+                         [](const auto& name) {
+                           std::string text = name.param;
+                           text[text.find('-')] = '_';
+                           return text;
+                         });
 
 TEST(Text, TokensAreThoseOfTheReference) {
   for (const Json& line :

@@ -7,6 +7,7 @@
 
 #include "common/base/files.h"
 #include "common/tokenizer/chat.h"
+#include "common/tokenizer/chat_json.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tokenizers.h"
@@ -121,6 +122,40 @@ TEST_P(EveryTokenizer, NamesItsVersion) {
             GetParam().substr(GetParam().find('-') + 1));
 }
 
+TEST(Settings, AreThoseThatTheModelKnows) {
+  const Tokenizer& v15 = testing::NamedTokenizer("tekken-v15");
+  EXPECT_EQ(SettingsJson(v15.model_settings(), std::nullopt).value(),
+            R"({"reasoning_effort": "none"})");
+  EXPECT_EQ(SettingsJson(v15.model_settings(), "high").value(), R"({"reasoning_effort": "high"})");
+  const auto unknown = SettingsJson(v15.model_settings(), "low");
+  EXPECT_EQ(unknown.status().message(),
+            "reasoning_effort should be one of none, high, not \"low\"");
+  EXPECT_EQ(SettingsJson(Json(), std::nullopt).value(), "");
+  EXPECT_FALSE(SettingsJson(Json(), "high").ok());
+  Json rule = v15.model_settings();
+  rule["reasoning_effort"]["accepts_none"] = false;
+  EXPECT_FALSE(SettingsJson(rule, std::nullopt).ok());
+}
+
+TEST(LeftOut, NamesWhatAVersionHasNoPlaceFor) {
+  const Conversation only_assistant{.system_prompt = "S",
+                                    .messages = {{.role = Role::kAssistant, .content = "a"}}};
+  const Conversation tools{.messages = {{.role = Role::kUser, .content = "a"}},
+                           .tools = {{.name = "f", .parameters = "{}"}}};
+  Conversation effort = tools;
+  effort.reasoning_effort = "high";
+  effort.tools.clear();
+  const auto left_out = [](const char* name, const Conversation& conversation) {
+    return LeftOut(testing::NamedTokenizer(name), conversation);
+  };
+  EXPECT_NE(left_out("spm-v3", only_assistant).find("system prompt"), std::string::npos);
+  EXPECT_EQ(left_out("spm-v7", only_assistant), "");
+  EXPECT_NE(left_out("spm-v1", tools).find("tools"), std::string::npos);
+  EXPECT_EQ(left_out("spm-v2", tools), "");
+  EXPECT_NE(left_out("spm-v7", effort).find("reasoning_effort"), std::string::npos);
+  EXPECT_EQ(left_out("tekken-v15", effort), "");
+}
+
 TEST(LoadTokenizer, RecognisesFilesByTheirNames) {
   EXPECT_EQ(LoadTokenizer(testing::TokenizerFile("tokenizer.model.v1")).value()->version(),
             TokenizerVersion::kV1);
@@ -129,8 +164,6 @@ TEST(LoadTokenizer, RecognisesFilesByTheirNames) {
                 ->version(),
             TokenizerVersion::kV7);
   EXPECT_EQ(LoadTokenizer("/nonexistent/tokenizer.model.v3").status().code(), Code::kNotFound);
-  const auto v1 = LoadTokenizer(testing::TokenizerFile("tokenizer.model.v1")).value();
-  EXPECT_EQ(EncodeConversation(*v1, {}).status().code(), Code::kUnimplemented);
 }
 
 TEST(LoadTokenizer, RefusesDamagedFiles) {

@@ -131,15 +131,18 @@ TEST(MftDataEncode, GoesOnAfterABadLine) {
   EXPECT_EQ(lines[4]["mask"], Json({0, 1}));
 }
 
-TEST(MftDataEncode, SaysWhichTokenizersItCannotUse) {
+TEST(MftDataEncode, FollowsTheTokenizersVersion) {
   const auto v7 = RunMftData(
       {"encode",
        "--tokenizer",
        testing::TokenizerFile("mistral_instruct_tokenizer_241114.model.v7")},
-      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})");
-  EXPECT_EQ(v7.exit_code, 3);
-  EXPECT_THAT(v7.out, ::testing::HasSubstr("UNIMPLEMENTED"));
-  EXPECT_THAT(v7.out, ::testing::HasSubstr("v7"));
+      R"({"system_prompt": "", "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})");
+  EXPECT_EQ(v7.exit_code, 0) << v7.err;
+  ASSERT_EQ(JsonLines(v7.out).size(), 1u);
+  EXPECT_EQ(JsonLines(v7.out)[0]["tokens"], Json({1, 16, 17, 3, 1032, 4, 1055, 2}));
+}
+
+TEST(MftDataEncode, SaysWhichTokenizersItCannotUse) {
   const auto missing = RunMftData({"encode", "--tokenizer", "/nonexistent/tokenizer.model.v3"});
   EXPECT_EQ(missing.exit_code, 5);
   EXPECT_THAT(missing.err, ::testing::HasSubstr("/nonexistent/tokenizer.model.v3"));

@@ -166,7 +166,7 @@ TEST_F(Validate, SaysWhatCannotBeTrained) {
   const ProgramResult lost = Run();
   EXPECT_EQ(lost.exit_code, 0) << lost.out;
   EXPECT_THAT(lost.out,
-              AllOf(HasSubstr("b.jsonl:1: warning: the system prompt is lost"),
+              AllOf(HasSubstr("b.jsonl:1: warning: the system prompt is left out"),
                     HasSubstr("1 sample longer than seq_len 3")));
 }
 
