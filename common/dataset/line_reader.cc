@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "common/base/strings.h"
@@ -19,7 +20,7 @@ Result<LineReader> LineReader::Open(const std::string& path) {
     return InvalidArgument(StrCat(path, ": is a directory"));
   }
   MFT_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(path, O_RDONLY));
-  return LineReader(path, std::move(fd));
+  return LineReader(path, std::move(fd), kMaxLineBytes);
 }
 
 // Replaces the used-up buffer; false at the end of the file.
@@ -53,11 +54,9 @@ Result<bool> LineReader::Next(DataLine& line) {
     begun = true;
     const size_t newline = buffer_.find('\n', at_);
     const size_t end = newline == std::string::npos ? buffer_.size() : newline;
-    if (line.text.size() + (end - at_) > kMaxLineBytes) {
-      line.too_long = true;
-    } else {
-      line.text.append(buffer_, at_, end - at_);
-    }
+    const size_t kept = std::min(end - at_, max_line_bytes_ - line.text.size());
+    line.text.append(buffer_, at_, kept);
+    line.too_long |= kept < end - at_;
     at_ = newline == std::string::npos ? end : newline + 1;
     if (newline != std::string::npos) {
       break;
@@ -66,7 +65,7 @@ Result<bool> LineReader::Next(DataLine& line) {
   if (!begun) {
     return false;
   }
-  if (line.text.ends_with('\r')) {
+  if (!line.too_long && line.text.ends_with('\r')) {
     line.text.pop_back();
   }
   line.number = next_number_++;

@@ -23,7 +23,8 @@ class SentencePieceTokenizer final : public Tokenizer {
     MFT_RETURN_IF_ERROR(CheckSentencePieceFile(content).WithContext(path_));
     const auto status = processor_.LoadFromSerializedProto(content);
     if (!status.ok()) {
-      return InvalidArgument(StrCat(path_, ": no SentencePiece model: ", status.message()));
+      return InvalidArgument(
+          StrCat(path_, ": no SentencePiece model: ", Printable(status.message(), 200)));
     }
     if (processor_.GetPieceSize() <= 0 || processor_.bos_id() < 0 || processor_.eos_id() < 0) {
       return InvalidArgument(StrCat(path_, ": the SentencePiece model has no <s> or </s>"));

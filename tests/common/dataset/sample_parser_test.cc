@@ -5,10 +5,8 @@
 
 #include <gtest/gtest.h>
 
-#include "common/dataset/line_reader.h"
 #include "common/tokenizer/tokenizer.h"
 #include "tests/support/fixtures.h"
-#include "tests/support/temp_dir.h"
 #include "tests/support/tokenizers.h"
 
 namespace mft {
@@ -185,22 +183,6 @@ TEST(ToolSchemas, PatternsAreReadAsPythonReadsThem) {
   for (const char* pattern : {"(", "[", "*", R"(\\)", "(?P<a", "x{2,1}"}) {
     EXPECT_EQ(with_pattern(pattern).status().reason(), "InvalidToolSchemaException") << pattern;
   }
-}
-
-TEST(LineReader, KeepsNumbersAcrossAllKindsOfEnds) {
-  const testing::TempDir dir;
-  const std::string big(300'000, 'x');
-  auto reader = LineReader::Open(dir.Write("a", "one\r\n\n" + big + "\nlast")).value();
-  std::vector<std::string> lines;
-  DataLine line;
-  while (reader.Next(line).value()) {
-    EXPECT_EQ(line.number, static_cast<int64_t>(lines.size()));
-    lines.push_back(line.text);
-  }
-  EXPECT_EQ(lines, (std::vector<std::string>{"one", "", big, "last"}));
-  auto empty = LineReader::Open(dir.Write("b", "")).value();
-  EXPECT_FALSE(empty.Next(line).value());
-  EXPECT_FALSE(LineReader::Open(dir.path()).ok());
 }
 
 }  // namespace
