@@ -31,7 +31,13 @@ Result<WatchFollower::StreamEnd> WatchFollower::Stream(const OnEvent& on_event) 
     if (event.has_bookmark() || event.sequence() <= seen_) {
       continue;
     }
+    if (event.sequence() != seen_ + 1) {
+      context.TryCancel();
+      static_cast<void>(reader->Finish().ok());  // cancelled, by us
+      return StreamEnd::kGap;
+    }
     on_event(event);
+    gaps_ = 0;
     seen_ = event.sequence();
     terminal = terminal || IsTerminal(event);
     if (options_.until_sequence > 0 && seen_ >= options_.until_sequence) {
@@ -51,7 +57,8 @@ Result<WatchFollower::StreamEnd> WatchFollower::Stream(const OnEvent& on_event) 
     case grpc::StatusCode::UNKNOWN:
     case grpc::StatusCode::INTERNAL:
     case grpc::StatusCode::CANCELLED:
-      return StreamEnd::kRetry;  // what a connection that breaks looks like
+    case grpc::StatusCode::RESOURCE_EXHAUSTED:  // or one that has too much to do
+      return StreamEnd::kRetry;                 // what a connection that breaks looks like
     default:
       return connection_.Convert(status);
   }
@@ -73,6 +80,12 @@ Result<FollowEnd> WatchFollower::Run(const OnEvent& on_event, std::string& why) 
         }
         why = "the event stream ended before the job did";
         return FollowEnd::kLost;
+      case StreamEnd::kGap:
+        if (++gaps_ == kMaxGaps) {
+          why = StrCat("event ", seen_ + 1, " is missing in the daemon's stream");
+          return FollowEnd::kLost;
+        }
+        break;
       case StreamEnd::kRetry:
         break;
     }

@@ -31,13 +31,15 @@ class WatchFollower {
         options_(options),
         seen_(options.after_sequence) {}
 
-  // kLost with a message in `why`: no daemon for `give_up`, or the stream ended without a terminal
-  // event. Errors of the call itself (NOT_FOUND, OUT_OF_RANGE, ...) are returned.
+  // kLost with a message in `why`: no daemon for `give_up`, the stream ended without a terminal
+  // event, or the daemon leaves out the same event again and again. Errors of the call itself
+  // (NOT_FOUND, OUT_OF_RANGE, ...) are returned.
   Result<FollowEnd> Run(const OnEvent& on_event, std::string& why);
   int64_t seen() const { return seen_; }
 
  private:
-  enum class StreamEnd { kTerminal, kUntil, kRetry, kOkTooEarly };
+  enum class StreamEnd { kTerminal, kUntil, kRetry, kGap, kOkTooEarly };
+  static constexpr int kMaxGaps = 3;  // streams in a row that leave out the next event
   Result<StreamEnd> Stream(const OnEvent& on_event);
 
   Connection& connection_;
@@ -45,6 +47,7 @@ class WatchFollower {
   FollowOptions options_;
   int64_t seen_;
   int64_t epoch_ = 0;
+  int gaps_ = 0;
   bool progressed_ = false;  // an event or bookmark came in the last stream
 };
 

@@ -15,8 +15,9 @@ std::string& ProgramName() {
   static std::string name = "mft";
   return name;
 }
+}  // namespace
 
-std::string_view LevelName(LogLevel level) {
+std::string_view LogLevelName(LogLevel level) {
   switch (level) {
     case LogLevel::kInfo:
       return "INFO";
@@ -27,8 +28,6 @@ std::string_view LevelName(LogLevel level) {
   }
   return "?";
 }
-}  // namespace
-
 void SetLogProgram(std::string_view name) {
   ProgramName() = name;
 }
@@ -36,7 +35,7 @@ void SetLogProgram(std::string_view name) {
 void Log(LogLevel level, std::string_view message) {
   const std::string line = StrCat(FormatUtc(SystemClock().WallMicros()),
                                   " ",
-                                  LevelName(level),
+                                  LogLevelName(level),
                                   " ",
                                   ProgramName(),
                                   ": ",

@@ -10,6 +10,7 @@
 namespace mft {
 
 enum class LogLevel { kInfo, kWarning, kError };
+std::string_view LogLevelName(LogLevel level);  // "WARNING"
 
 void SetLogProgram(std::string_view name);  // before threads start
 void Log(LogLevel level, std::string_view message);

@@ -67,6 +67,15 @@ bool HasAttemptId(int pid, const std::string& attempt_id) {
 }  // namespace
 
 // By number: glibc 2.36's <sys/pidfd.h> cannot be used from C++ (it lacks extern "C").
+std::vector<char*> ExecPointers(std::vector<std::string>& strings) {
+  std::vector<char*> pointers;
+  for (std::string& text : strings) {
+    pointers.push_back(text.data());
+  }
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
 UniqueFd OpenPidfd(int pid) {
   return UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
 }

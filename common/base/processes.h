@@ -23,6 +23,9 @@ struct AttemptProcess {
   UniqueFd pidfd;
 };
 
+// What exec and posix_spawn take: pointers into `strings`, which must outlive them, then nullptr.
+std::vector<char*> ExecPointers(std::vector<std::string>& strings);
+
 // Invalid if there is no such process.
 UniqueFd OpenPidfd(int pid);
 

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <csignal>
 
+#include "common/base/processes.h"
 #include "common/base/strings.h"
 #include "server/exec/attempt_dir.h"
 
@@ -38,15 +39,6 @@ std::vector<std::string> RunnerEnvironment(const std::string& attempt_id) {
     }
   }
   return environment;
-}
-
-std::vector<char*> Pointers(std::vector<std::string>& strings) {
-  std::vector<char*> pointers;
-  for (std::string& text : strings) {
-    pointers.push_back(text.data());
-  }
-  pointers.push_back(nullptr);
-  return pointers;
 }
 
 // posix_spawn's two argument objects.
@@ -141,8 +133,8 @@ Result<AttemptProcess> SpawnRunner(SpawnOptions options) {
                       options.runner.c_str(),
                       plan.actions(),
                       plan.attributes(),
-                      Pointers(arguments).data(),
-                      Pointers(environment).data());
+                      ExecPointers(arguments).data(),
+                      ExecPointers(environment).data());
   if (error != 0) {
     return ErrnoStatus(error, StrCat("starting ", options.runner));
   }

@@ -7,11 +7,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <memory>
-#include <mutex>
 
 #include "common/base/files.h"
 #include "common/base/strings.h"
 #include "server/rpc/errors.h"
+#include "server/rpc/server_stream.h"
 
 namespace mft::server {
 
@@ -43,45 +43,23 @@ Result<int64_t> TailOffset(int fd, int64_t size, int64_t lines, const std::strin
   return begin;
 }
 
-// As WatchStream: decisions under the lock, gRPC outside it, file reads on a task thread.
-class LogStream final : public grpc::ServerWriteReactor<v1::ReadLogsResponse>,
-                        public std::enable_shared_from_this<LogStream> {
+// Files are read on a task thread, one task at a time: the next is posted when the write of the
+// last is done.
+class LogStream final : public ServerStream<v1::ReadLogsResponse> {
  public:
   LogStream(const ServiceContext& context, const v1::ReadLogsRequest& request)
-      : context_(context), request_(request), offset_(request.offset()) {}
+      : ServerStream(context), request_(request), offset_(request.offset()) {}
 
   void Start() {
-    self_ = shared_from_this();
-    key_ = context_.streams.Add(
-        [self = shared_from_this()](const grpc::Status& status) { self->RequestFinish(status); });
-    const Status status = key_ == 0 ? Unavailable("the daemon is stopping") : FindLog();
+    Status status = Open();
+    if (status.ok()) {
+      status = FindLog();
+    }
     if (!status.ok()) {
       RequestFinish(ToGrpcStatus(status, {{"job_id", request_.job_id()}}));
       return;
     }
     PostRead();
-  }
-
-  void OnWriteDone(bool ok) override {
-    {
-      const std::lock_guard lock(mutex_);
-      writing_ = false;
-      if (!ok && !finish_requested_) {
-        finish_requested_ = true;
-        finish_status_ = grpc::Status(grpc::StatusCode::CANCELLED, "the client went away");
-      }
-    }
-    MaybeFinish();
-    PostRead();
-  }
-
-  void OnCancel() override {
-    RequestFinish(grpc::Status(grpc::StatusCode::CANCELLED, "cancelled"));
-  }
-
-  void OnDone() override {
-    context_.streams.Remove(key_);
-    const auto dying = std::move(self_);
   }
 
  private:
@@ -108,39 +86,16 @@ class LogStream final : public grpc::ServerWriteReactor<v1::ReadLogsResponse>,
     return Status::Ok();
   }
 
-  void RequestFinish(const grpc::Status& status) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (!finish_requested_) {
-        finish_requested_ = true;
-        finish_status_ = status;
-      }
-    }
-    MaybeFinish();
-  }
-
-  void MaybeFinish() {
-    {
-      const std::lock_guard lock(mutex_);
-      if (!finish_requested_ || finished_ || writing_) {
-        return;
-      }
-      finished_ = true;
-    }
-    Finish(finish_status_);
-  }
+  void Written() override { PostRead(); }
 
   void PostRead() {
-    {
-      const std::lock_guard lock(mutex_);
-      if (finish_requested_ || writing_) {
-        return;
-      }
+    if (Idle()) {
+      PostOrFinish(context_.tasks, [self = Self()] { self->ReadChunk(); });
     }
-    if (!context_.tasks.Post([self = shared_from_this()] { self->ReadChunk(); })) {
-      RequestFinish(
-          grpc::Status(grpc::StatusCode::UNAVAILABLE, "the daemon is stopping or overloaded"));
-    }
+  }
+
+  std::shared_ptr<LogStream> Self() {
+    return std::static_pointer_cast<LogStream>(shared_from_this());
   }
 
   Result<std::string> ReadSome() {
@@ -173,7 +128,7 @@ class LogStream final : public grpc::ServerWriteReactor<v1::ReadLogsResponse>,
       if (!request_.follow() || job_over) {
         RequestFinish(grpc::Status::OK);
       } else {
-        context_.ticker.Add([weak = weak_from_this()] {
+        context_.ticker.Add([weak = std::weak_ptr(Self())] {
           if (const auto self = weak.lock()) {
             self->PostRead();
           }
@@ -186,33 +141,15 @@ class LogStream final : public grpc::ServerWriteReactor<v1::ReadLogsResponse>,
     response_.set_offset(offset_);
     offset_ += static_cast<int64_t>(data->size());
     response_.set_data(std::move(*data));
-    {
-      const std::lock_guard lock(mutex_);
-      if (finish_requested_) {
-        return;
-      }
-      writing_ = true;
-    }
-    StartWrite(&response_);
+    Write(&response_);
   }
 
-  const ServiceContext context_;
   const v1::ReadLogsRequest request_;
   std::string path_;
   int attempt_ = 0;
-  uint64_t key_ = 0;
-  std::shared_ptr<LogStream> self_;  // gRPC's reference, dropped in OnDone
-
-  // Used by one task at a time: the next is posted when the write of the last is done.
   int64_t offset_ = 0;
   bool tail_applied_ = false;
   v1::ReadLogsResponse response_;
-
-  std::mutex mutex_;  // guards what follows
-  bool writing_ = false;
-  bool finish_requested_ = false;
-  bool finished_ = false;
-  grpc::Status finish_status_;
 };
 }  // namespace
 

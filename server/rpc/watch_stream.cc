@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/rpc/watch_stream.h"
 
+#include <atomic>
 #include <chrono>
 #include <deque>
 #include <memory>
-#include <mutex>
 
 #include "common/base/strings.h"
 #include "server/events/job_event.h"
 #include "server/rpc/errors.h"
+#include "server/rpc/server_stream.h"
 
 namespace mft::server {
 
@@ -51,114 +52,55 @@ bool IsTerminal(const v1::JobEvent& event) {
   return event.has_state_changed() && IsFinal(static_cast<JobState>(event.state_changed().to()));
 }
 
-// Lives until OnDone and as long as a task, a wake or the registry still refers to it.
-// Decides what to do under the lock and calls gRPC outside it. At most one write is under way; only
-// whoever has set `finished_` calls Finish, and never while a write is under way.
-class WatchStream final : public grpc::ServerWriteReactor<v1::JobEvent>,
-                          public std::enable_shared_from_this<WatchStream> {
+class WatchStream final : public ServerStream<v1::JobEvent> {
  public:
   WatchStream(const ServiceContext& context, const v1::WatchJobRequest& request)
-      : context_(context), job_id_(request.job_id()), delivered_(request.after_sequence()) {}
+      : ServerStream(context), job_id_(request.job_id()), delivered_(request.after_sequence()) {}
 
   void Start(const v1::WatchJobRequest& request) {
-    self_ = shared_from_this();
-    key_ = context_.streams.Add(
-        [self = shared_from_this()](const grpc::Status& status) { self->RequestFinish(status); });
+    Status status = Open();
     const SnapshotPtr snapshot = context_.loop.snapshot();
     const JobViewPtr view = snapshot->Find(job_id_);
-    const Status status = key_ == 0 ? Unavailable("the daemon is stopping")
-                                    : CheckStart(*snapshot, view.get(), request);
+    if (status.ok()) {
+      status = CheckStart(*snapshot, view.get(), request);
+    }
     if (!status.ok()) {
       RequestFinish(ToGrpcStatus(status, {{"job_id", job_id_}}));
       return;
     }
     epoch_ = snapshot->epoch;
     subscription_ =
-        context_.loop.fan_out().Subscribe(job_id_, [weak = weak_from_this()](int64_t, bool) {
+        context_.loop.fan_out().Subscribe(job_id_, [weak = std::weak_ptr(Self())](int64_t, bool) {
           if (const auto self = weak.lock()) {
             self->PostPump();
           }
         });
-    context_.ticker.Add([weak = weak_from_this()] {
+    context_.ticker.Add([weak = std::weak_ptr(Self())] {
       const auto self = weak.lock();
       return self != nullptr && self->Tick();
     });
     PostPump();
   }
 
-  void OnWriteDone(bool ok) override {
-    bool pump = false;
-    {
-      const std::lock_guard lock(mutex_);
-      writing_ = false;
-      pump = ok && !finish_requested_;
-      if (!ok && !finish_requested_) {
-        finish_requested_ = true;
-        finish_status_ = grpc::Status(grpc::StatusCode::CANCELLED, "the client went away");
-      }
-    }
-    if (pump) {
-      PostPump();
-    } else {
-      MaybeFinish();
-    }
-  }
-
-  void OnCancel() override {
-    RequestFinish(grpc::Status(grpc::StatusCode::CANCELLED, "cancelled"));
-  }
-
-  void OnDone() override {
-    context_.streams.Remove(key_);
-    subscription_ = {};
-    const auto dying = std::move(self_);
-  }
-
  private:
-  void RequestFinish(const grpc::Status& status) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (!finish_requested_) {
-        finish_requested_ = true;
-        finish_status_ = status;
-      }
-    }
-    MaybeFinish();
-  }
+  void Written() override { PostPump(); }
+  void Closed() override { subscription_ = {}; }
 
-  void MaybeFinish() {
-    {
-      const std::lock_guard lock(mutex_);
-      if (!finish_requested_ || finished_ || writing_) {
-        return;
-      }
-      finished_ = true;
-    }
-    Finish(finish_status_);
+  std::shared_ptr<WatchStream> Self() {
+    return std::static_pointer_cast<WatchStream>(shared_from_this());
   }
 
   // Pumps on the reader's one thread: it may read the database. Wakes that come meanwhile are one.
   void PostPump() {
-    {
-      const std::lock_guard lock(mutex_);
-      if (pump_posted_ || finish_requested_) {
-        return;
-      }
-      pump_posted_ = true;
-    }
-    if (!context_.reader_tasks.Post([self = shared_from_this()] { self->Pump(); })) {
-      RequestFinish(
-          grpc::Status(grpc::StatusCode::UNAVAILABLE, "the daemon is stopping or overloaded"));
+    if (!Ending() && !pump_posted_.exchange(true)) {
+      PostOrFinish(context_.reader_tasks, [self = Self()] { self->Pump(); });
     }
   }
 
   void Pump() {
-    {
-      const std::lock_guard lock(mutex_);
-      pump_posted_ = false;
-      if (finish_requested_ || writing_) {
-        return;
-      }
+    pump_posted_ = false;
+    if (!Idle()) {
+      return;
     }
     if (pending_.empty()) {
       const Status status = Fetch();
@@ -175,7 +117,7 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::JobEvent>,
     pending_.pop_front();
     delivered_ = current_->sequence();
     terminal_delivered_ = IsTerminal(*current_);
-    Write();
+    WriteCurrent();
   }
 
   // Touches pending_ and delivered_, which only the reader's thread uses.
@@ -202,66 +144,44 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::JobEvent>,
     }
   }
 
-  void Write() {
-    {
-      const std::lock_guard lock(mutex_);
-      if (finish_requested_) {
-        return;
-      }
-      writing_ = true;
-      last_write_ = steady_clock::now();
-    }
-    StartWrite(current_.get());
+  void WriteCurrent() {
+    last_write_ = steady_clock::now();
+    Write(current_.get());
   }
 
   bool Tick() {
-    {
-      const std::lock_guard lock(mutex_);
-      if (finish_requested_) {
-        return false;
-      }
-      if (writing_ || pump_posted_ || steady_clock::now() - last_write_ < kQuiet) {
-        return true;
-      }
+    if (Ending()) {
+      return false;
     }
-    return context_.reader_tasks.Post([self = shared_from_this()] { self->Bookmark(); });
+    if (!Idle() || pump_posted_ || steady_clock::now() - last_write_.load() < kQuiet) {
+      return true;
+    }
+    return context_.reader_tasks.Post([self = Self()] { self->Bookmark(); });
   }
 
   void Bookmark() {
-    {
-      const std::lock_guard lock(mutex_);
-      if (writing_ || finish_requested_) {
-        return;
-      }
+    if (!Idle()) {
+      return;
     }
     v1::JobEvent event;
     event.set_job_id(job_id_);
     event.set_epoch(epoch_);
     event.mutable_bookmark()->set_sequence(delivered_);
     current_ = std::make_shared<const v1::JobEvent>(std::move(event));
-    Write();
+    WriteCurrent();
   }
 
-  const ServiceContext context_;
   const std::string job_id_;
   int64_t epoch_ = 0;
-  uint64_t key_ = 0;
   FanOut::Subscription subscription_;
-  std::shared_ptr<WatchStream> self_;  // gRPC's reference, dropped in OnDone
+  std::atomic<bool> pump_posted_ = false;
+  std::atomic<steady_clock::time_point> last_write_ = steady_clock::now();
 
   // The reader thread's.
   int64_t delivered_ = 0;
   bool terminal_delivered_ = false;
   std::deque<EventPtr> pending_;
   EventPtr current_;
-
-  std::mutex mutex_;  // guards what follows
-  bool pump_posted_ = false;
-  bool writing_ = false;
-  bool finish_requested_ = false;
-  bool finished_ = false;
-  grpc::Status finish_status_;
-  steady_clock::time_point last_write_ = steady_clock::now();
 };
 }  // namespace
 

@@ -49,7 +49,8 @@ class FakeDaemon::Jobs final : public v1::JobService::Service {
                         grpc::ServerWriter<v1::JobEvent>* writer) override {
     std::unique_lock lock(mutex);
     requests.push_back(*request);
-    if (!script.watch_error.ok()) {
+    if (!script.watch_error.ok() && script.watch_errors != 0) {
+      --script.watch_errors;
       return script.watch_error;
     }
     if (request->job_id() != script.job.id()) {
@@ -70,6 +71,9 @@ class FakeDaemon::Jobs final : public v1::JobService::Service {
         if (context->IsCancelled() || stopping) {
           return {grpc::StatusCode::UNAVAILABLE, "stopping"};
         }
+      }
+      if (script.leave_out(number, static_cast<int64_t>(at) + 1)) {
+        continue;
       }
       if (!Write(at, writer)) {
         return {grpc::StatusCode::CANCELLED, "the client went away"};

@@ -35,10 +35,13 @@ struct Script {
   int64_t epoch = 7;
   // The stream number `n` (from 1) breaks with UNAVAILABLE after so many events; -1: never.
   std::function<int(int n)> break_after = [](int) { return -1; };
+  // Whether stream `n` leaves out the event with this sequence, as no daemon should.
+  std::function<bool(int n, int64_t sequence)> leave_out = [](int, int64_t) { return false; };
   bool repeat_last = false;  // each stream begins one event too early
   bool end_early = false;    // streams end OK after what there is
   bool bookmarks = false;    // one before every event
-  grpc::Status watch_error;  // instead of a stream
+  grpc::Status watch_error;  // instead of a stream, ...
+  int watch_errors = -1;     // ... of so many streams; -1: of each
 };
 
 // Threads: one test; the services run on gRPC's.

@@ -116,6 +116,36 @@ TEST_F(Follower, WhatTheDaemonRefusesIsNotTriedAgain) {
   EXPECT_EQ(daemon_.num_streams(), 1);
 }
 
+TEST_F(Follower, AnEventThatIsMissingIsAskedForAgain) {
+  Fill(6);
+  daemon_.Edit([](Script& script) {
+    script.leave_out = [](int n, int64_t sequence) { return n == 1 && sequence == 3; };
+  });
+  EXPECT_EQ(Run().value(), FollowEnd::kTerminal);
+  EXPECT_THAT(seen_, ElementsAre(1, 2, 3, 4, 5, 6, 7));
+}
+
+TEST_F(Follower, AnEventThatStaysMissingIsALostStream) {
+  Fill(6);
+  daemon_.Edit([](Script& script) {
+    script.leave_out = [](int, int64_t sequence) { return sequence == 3; };
+  });
+  EXPECT_EQ(Run().value(), FollowEnd::kLost);
+  EXPECT_THAT(seen_, ElementsAre(1, 2));
+  EXPECT_NE(why_.find("event 3"), std::string::npos) << why_;
+}
+
+TEST_F(Follower, AnOverloadedDaemonIsAskedAgain) {
+  Fill(2);
+  daemon_.Edit([](Script& script) {
+    script.watch_error =
+        DaemonError(grpc::StatusCode::RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS", "too many streams");
+    script.watch_errors = 3;
+  });
+  EXPECT_EQ(Run().value(), FollowEnd::kTerminal);
+  EXPECT_THAT(seen_, ElementsAre(1, 2, 3));
+}
+
 TEST_F(Follower, AnUnknownJobIsNotFound) {
   daemon_.Edit([](Script& script) { script.job.set_id("jbbbbbbbbbbb"); });
   EXPECT_EQ(Run().status().code(), Code::kNotFound);

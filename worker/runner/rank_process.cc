@@ -12,6 +12,7 @@
 #include <csignal>
 
 #include "common/base/files.h"
+#include "common/base/processes.h"
 #include "common/base/strings.h"
 
 namespace mft::runner {
@@ -35,15 +36,6 @@ std::vector<std::string> EnvironmentWith(
     }
   }
   return environment;
-}
-
-std::vector<char*> Pointers(std::vector<std::string>& strings) {
-  std::vector<char*> pointers;
-  for (std::string& text : strings) {
-    pointers.push_back(text.data());
-  }
-  pointers.push_back(nullptr);
-  return pointers;
 }
 
 // Prefers the ranks to the runner when memory runs out; a kernel without the file is fine.
@@ -100,8 +92,8 @@ Result<pid_t> StartRank(const RankCommand& command) {
                        OpenFile(command.log_path, O_WRONLY | O_CREAT | O_APPEND));
   std::vector<std::string> arguments = command.arguments;
   std::vector<std::string> environment = EnvironmentWith(command.variables);
-  std::vector<char*> argv = Pointers(arguments);
-  std::vector<char*> envp = Pointers(environment);
+  std::vector<char*> argv = ExecPointers(arguments);
+  std::vector<char*> envp = ExecPointers(environment);
   std::array<int, 2> ends{};
   if (pipe2(ends.data(), O_CLOEXEC) != 0) {
     return ErrnoStatus(errno, StrCat("starting ", arguments[0]));

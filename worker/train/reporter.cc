@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "common/base/files.h"
@@ -14,28 +15,12 @@ namespace mft {
 namespace {
 constexpr size_t kMaxProcStatus = size_t{64} << 10;
 
-std::string_view LevelText(LogLevel level) {
-  switch (level) {
-    case LogLevel::kInfo:
-      return "INFO";
-    case LogLevel::kWarning:
-      return "WARNING";
-    case LogLevel::kError:
-      return "ERROR";
-  }
-  return "INFO";
-}
-
-std::string_view JournalLevel(LogLevel level) {
-  switch (level) {
-    case LogLevel::kInfo:
-      return "info";
-    case LogLevel::kWarning:
-      return "warning";
-    case LogLevel::kError:
-      return "error";
-  }
-  return "info";
+std::string JournalLevel(LogLevel level) {
+  std::string name(LogLevelName(level));
+  std::transform(name.begin(), name.end(), name.begin(), [](char c) {
+    return static_cast<char>(c - 'A' + 'a');
+  });
+  return name;
 }
 
 void WriteStderr(const std::string& line) {
@@ -107,7 +92,7 @@ void Reporter::Line(std::string_view logger, LogLevel level, std::string_view te
   WriteStderr(FormatLogLine(
       {.wall_micros = clock_.WallMicros(), .seconds_since_start = SecondsSinceStart()},
       logger,
-      LevelText(level),
+      LogLevelName(level),
       text));
 }
 
@@ -180,9 +165,9 @@ void Reporter::Final(const FinalRecord& final_record) {
 void Reporter::Message(LogLevel level, std::string_view text) {
   Line("worker", level, text);
   if (journal_ != nullptr) {
-    LogIfError(journal_->Append(MessageRecord{.level = std::string(JournalLevel(level)),
-                                              .text = std::string(text)}),
-               "writing a message to the journal");
+    LogIfError(
+        journal_->Append(MessageRecord{.level = JournalLevel(level), .text = std::string(text)}),
+        "writing a message to the journal");
   }
 }
 

@@ -3,20 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/mistral_7b.h"
+
 namespace mft {
 namespace {
 
-ModelParams Mistral7B() {
-  ModelParams params;
-  params.dim = 4096;
-  params.n_layers = 32;
-  params.head_dim = 128;
-  params.hidden_dim = 14336;
-  params.n_heads = 32;
-  params.n_kv_heads = 8;
-  params.vocab_size = 32768;
-  return params;
-}
+using testing::Mistral7B;
 
 const std::vector<std::string> kAllModules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"};
 

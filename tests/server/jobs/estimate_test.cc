@@ -4,25 +4,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/mistral_7b.h"
 #include "tests/support/temp_dir.h"
 
 namespace mft::server {
 namespace {
+using mft::testing::Mistral7B;
 using mft::testing::TempDir;
 using ::testing::Contains;
 using ::testing::HasSubstr;
-
-ModelParams Mistral7B() {
-  ModelParams params;
-  params.dim = 4096;
-  params.n_layers = 32;
-  params.head_dim = 128;
-  params.hidden_dim = 14336;
-  params.n_heads = 32;
-  params.n_kv_heads = 8;
-  params.vocab_size = 32768;
-  return params;
-}
 
 JobSpec Recipe() {
   JobSpec spec;
