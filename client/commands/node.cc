@@ -4,6 +4,8 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
+#include <string>
 #include <vector>
 
 #include "client/commands/commands.h"
@@ -60,21 +62,41 @@ Result<int> Version(Connection& connection, bool json) {
   return 0;
 }
 
+struct ValidateFlags {
+  std::vector<std::string> files, overrides;
+  std::string tokenizer, kind;
+  bool create_corrected = false;
+};
+
+bool IsJobFile(const std::string& path) {
+  return path.ends_with(".yaml") || path.ends_with(".yml") ||
+         std::filesystem::path(path).filename() == "job.json";
+}
+
 // Becomes the mft-data beside it: the same checks as the daemon's, without a daemon.
-Result<int> Validate(const std::vector<std::string>& files, bool create_corrected, bool json) {
+Result<int> Validate(const ValidateFlags& flags, bool json) {
   const std::string program = JoinPath(ExecutableDir(), "mft-data");
   std::vector<std::string> words = {program, "validate"};
-  for (const std::string& file : files) {
-    if (file.ends_with(".yaml") || file.ends_with(".yml") || file.ends_with(".json")) {
-      words.emplace_back("--config");
-    }
-    words.push_back(file);
+  for (const std::string& value : flags.overrides) {
+    words.insert(words.end(), {"--set", value});
   }
-  if (create_corrected) {
+  if (!flags.tokenizer.empty()) {
+    words.insert(words.end(), {"--tokenizer", flags.tokenizer});
+  }
+  if (!flags.kind.empty()) {
+    words.insert(words.end(), {"--kind", flags.kind});
+  }
+  if (flags.create_corrected) {
     words.emplace_back("--create-corrected");
   }
   if (json) {
     words.insert(words.end(), {"-o", "json"});
+  }
+  for (const std::string& file : flags.files) {
+    if (IsJobFile(file)) {
+      words.emplace_back("--config");
+    }
+    words.push_back(file);
   }
   std::vector<char*> arguments;
   for (std::string& word : words) {
@@ -96,16 +118,20 @@ void AddNode(CLI::App& app, Context& context) {
 }
 
 void AddValidate(CLI::App& app, Context& context) {
-  const auto files = std::make_shared<std::vector<std::string>>();
-  const auto create_corrected = std::make_shared<bool>(false);
+  const auto flags = std::make_shared<ValidateFlags>();
   CLI::App* command =
       app.add_subcommand("validate", "check a job file's data, or data files, without a daemon");
-  command->add_option("JOB.yaml|DATA.jsonl", *files, "a job file, or data files")->required();
+  command->add_option("JOB.yaml|DATA.jsonl", flags->files, "a job file, or data files")->required();
+  command->add_option("--set", flags->overrides, "KEY=VALUE after the job file")
+      ->take_all()
+      ->allow_extra_args(false);
+  command->add_option(
+      "--tokenizer", flags->tokenizer, "tokenizer file; default: that of the job's model");
+  command->add_option("--kind", flags->kind, "what lines of data files are: chat, text, or auto");
   command->add_flag(
-      "--create-corrected", *create_corrected, "write the good lines beside the file");
-  command->callback([files, create_corrected, &context] {
-    context.RunLocal([&] { return Validate(*files, *create_corrected, context.json()); });
-  });
+      "--create-corrected", flags->create_corrected, "write the good lines beside the file");
+  command->callback(
+      [flags, &context] { context.RunLocal([&] { return Validate(*flags, context.json()); }); });
 }
 
 }  // namespace mft::client

@@ -12,6 +12,7 @@
 #include "common/base/files.h"
 #include "common/base/strings.h"
 #include "common/checkpoint/activation_plan.h"
+#include "common/checkpoint/training_cost.h"
 #include "common/config/source_list.h"
 
 namespace mft::server {
@@ -24,7 +25,6 @@ constexpr int64_t kLoraStateBytes = 4 * 4;             // fp32 master, gradient,
 constexpr int64_t kLoraSavedStateBytes = 3 * 4;        // fp32 master, two moments
 constexpr int64_t kLogitsBytes = int64_t{32} << 20;    // one chunk of rows, as the worker bounds it
 constexpr int64_t kRuntimeBytes = int64_t{300} << 20;  // libraries, allocator, token cache pages
-constexpr double kCpuFlopsPerCore = 30e9;  // sustained by fp32 products on a current server core
 
 // Lines of a file by their density in its first MiB.
 Result<int64_t> EstimateLines(const std::string& path, int64_t size) {
@@ -96,14 +96,6 @@ int64_t CheckpointBytes(const JobSpec& spec,
   return held * (weights + trainable * kLoraSavedStateBytes);
 }
 
-// 4 N + 6 P products a token; recomputing the blocks repeats their forward pass.
-double FlopsPerToken(const JobSpec& spec, const ModelParams& params, int64_t trainable) {
-  const auto frozen = static_cast<double>(ActiveMatmulParameters(params));
-  const auto adapters = static_cast<double>(trainable);
-  const auto head = static_cast<double>(params.vocab_size * params.dim);
-  return 4 * frozen + 6 * adapters + (spec.checkpoint ? 2 * (frozen - head) + 2 * adapters : 0);
-}
-
 void EstimateTime(const JobSpec& spec,
                   const ModelParams& params,
                   const NodeFacts& node,
@@ -121,10 +113,7 @@ void EstimateTime(const JobSpec& spec,
     estimate.notes.emplace_back("time is unknown until the first steps are done");
     return;
   }
-  const double tokens_of_rank = static_cast<double>(spec.max_steps) *
-                                static_cast<double>(estimate.tokens_per_step / spec.mftd.ranks);
-  estimate.seconds =
-      tokens_of_rank * FlopsPerToken(spec, params, estimate.trainable_parameters) / rate;
+  estimate.seconds = TrainingSeconds(spec, params, rate);
 }
 }  // namespace
 

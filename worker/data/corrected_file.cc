@@ -18,11 +18,11 @@ namespace {
 constexpr size_t kWriteBytes = size_t{1} << 20;
 
 Status CopyGoodLines(const std::string& path,
-                     const std::vector<int64_t>& bad_lines,
+                     const std::vector<bool>& bad_lines,
                      const UniqueFd& out,
                      const std::string& out_path) {
   MFT_ASSIGN_OR_RETURN(LineReader reader, LineReader::Open(path));
-  auto bad = bad_lines.begin();
+  size_t lines = 0;
   std::string buffer;
   DataLine line;
   while (true) {
@@ -34,13 +34,13 @@ Status CopyGoodLines(const std::string& path,
     if (!more) {
       break;
     }
-    if (bad != bad_lines.end() && *bad == line.number) {
-      ++bad;
-    } else {
+    const bool bad = lines < bad_lines.size() && bad_lines[lines];
+    ++lines;
+    if (!bad) {
       buffer.append(line.text).append("\n");
     }
   }
-  if (bad != bad_lines.end()) {
+  if (lines < bad_lines.size()) {
     return FailedPrecondition(StrCat(path, ": changed while it was read"));
   }
   return Fsync(out.get(), out_path);
@@ -49,7 +49,7 @@ Status CopyGoodLines(const std::string& path,
 }  // namespace
 
 Result<std::string> WriteCorrectedFile(const std::string& path,
-                                       const std::vector<int64_t>& bad_lines) {
+                                       const std::vector<bool>& bad_lines) {
   const std::string corrected = path + ".corrected";
   const std::string temporary = StrCat(corrected, ".", getpid(), ".tmp");
   MFT_ASSIGN_OR_RETURN(const UniqueFd out, OpenFile(temporary, O_WRONLY | O_CREAT | O_TRUNC));

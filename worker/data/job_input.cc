@@ -5,17 +5,20 @@
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "common/config/job_file.h"
-#include "common/config/yaml_reader.h"
 
 namespace mft::data {
 
-Result<JobSpec> ReadJob(const std::string& path) {
+Result<JobSpec> ReadJob(const std::string& path, Overrides overrides) {
   if (path.ends_with(".json")) {
+    if (!overrides.empty()) {
+      return InvalidArgument(
+          StrCat("--set ", overrides[0], ": only for a YAML file, not for ", path));
+    }
     MFT_ASSIGN_OR_RETURN(JobFile file, ReadJobFile(path));
     return std::move(file.spec);
   }
   MFT_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  JobSpecResult result = ParseJobYaml(text);
+  JobSpecResult result = ParseJobYaml(text, overrides);
   for (const std::string& warning : result.warnings) {
     LogWarning(StrCat(path, ": ", warning));
   }

@@ -15,6 +15,7 @@
 #include "common/dataset/line_reader.h"
 #include "common/dataset/token_cache.h"
 #include "common/journal/record.h"
+#include "worker/data/data_check.h"
 #include "worker/data/data_files.h"
 #include "worker/data/encode_file.h"
 #include "worker/data/line_encoder.h"
@@ -30,10 +31,20 @@ Status ValidationFailed(std::string message) {
 class Preparation {
  public:
   Preparation(const PrepareRequest& request, PrepareObserver& observer)
-      : request_(request), observer_(observer) {}
+      : request_(request),
+        observer_(observer),
+        check_(DataCheckOptionsFor(request.spec),
+               [this](const Finding& finding) { Tell(finding); }) {}
   Result<PreparedData> Run();
 
  private:
+  void Tell(const Finding& finding) {
+    if (finding.warning) {
+      observer_.Warning(StrCat(FindingPlace(finding), ": ", finding.message));
+    } else {
+      observer_.Problem(FindingText(finding));
+    }
+  }
   Status LoadModel();
   Status HashFiles();
   std::string Key() const;
@@ -51,8 +62,7 @@ class Preparation {
   std::string key_;
   std::string directory_;
   std::unique_ptr<TokenCacheWriter> writer_;  // null once there is a problem
-  int64_t problems_ = 0;
-  std::string first_problem_;
+  DataCheck check_;
 };
 
 bool ChunksConversations(const JobSpec& spec) {
@@ -96,12 +106,8 @@ std::string Preparation::Key() const {
 }
 
 Status Preparation::Take(const DataFile& file, const DataLine& line, const EncodedLine& encoded) {
-  for (const Status& problem : encoded.problems) {
-    const std::string text = StrCat(file.path, ":", line.number + 1, ": ", ProblemText(problem));
-    observer_.Problem(text);
-    first_problem_ = problems_++ == 0 ? text : first_problem_;
-  }
-  if (problems_ > 0) {
+  check_.Add(file.path, line, encoded);
+  if (check_.problems() > 0) {
     writer_.reset();  // what it holds will not be published: give the disk back, and go on checking
     return Status::Ok();
   }
@@ -126,6 +132,7 @@ Status Preparation::ReadFileLines(SourceKind kind, const DataFile& file) {
 }
 
 Status Preparation::ReadSource(const DataFiles& source) {
+  check_.BeginSource(source);
   if (writer_ != nullptr) {
     MFT_RETURN_IF_ERROR(writer_->BeginSource(source.path, source.kind, source.weight));
   }
@@ -136,6 +143,7 @@ Status Preparation::ReadSource(const DataFiles& source) {
     }
     MFT_RETURN_IF_ERROR(ReadFileLines(source.kind, file));
   }
+  check_.EndSource();
   return Status::Ok();
 }
 
@@ -144,11 +152,11 @@ Status Preparation::Build() {
   for (const DataFiles& source : sources_) {
     MFT_RETURN_IF_ERROR(ReadSource(source));
   }
-  if (problems_ > 0) {
-    return ValidationFailed(StrCat(problems_,
-                                   problems_ == 1 ? " problem" : " problems",
+  if (check_.problems() > 0) {
+    return ValidationFailed(StrCat(check_.problems(),
+                                   check_.problems() == 1 ? " problem" : " problems",
                                    " in the data; the first: ",
-                                   first_problem_));
+                                   check_.first_problem()));
   }
   const Status published = writer_->Publish();
   writer_.reset();
@@ -187,7 +195,7 @@ Result<PreparedData> Preparation::Finish(bool reused) {
       data.overlong_samples += sample.length - 1 > spec.seq_len ? 1 : 0;
     }
   }
-  if (data.overlong_samples > 0) {
+  if (reused && data.overlong_samples > 0) {  // otherwise said already, by source
     observer_.Warning(StrCat(data.overlong_samples,
                              " of ",
                              data.samples,

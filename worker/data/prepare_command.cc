@@ -58,8 +58,13 @@ class Reporter final : public PrepareObserver {
   }
 
   void Warning(std::string_view text) override {
-    LogWarning(text);
-    Append(MessageRecord{.level = "warning", .text = std::string(text)});
+    ++warnings_;
+    if (warnings_ <= kMaxPrintedProblems) {
+      LogWarning(text);
+    }
+    if (warnings_ <= kMaxJournalProblems) {
+      Append(MessageRecord{.level = "warning", .text = std::string(text)});
+    }
   }
 
   bool Stopped() override { return StopSignal() != 0; }
@@ -84,15 +89,17 @@ class Reporter final : public PrepareObserver {
   }
 
   void SayWhatWasLeftOut() {
-    if (problems_ > kMaxPrintedProblems) {
-      std::fprintf(stderr,
-                   "... and %s more problems\n",
-                   std::to_string(problems_ - kMaxPrintedProblems).c_str());
+    SayWhatWasLeftOut(problems_, "error", " more problems");
+    SayWhatWasLeftOut(warnings_, "warning", " more warnings");
+  }
+
+  void SayWhatWasLeftOut(int64_t count, const char* level, std::string_view what) {
+    if (count > kMaxPrintedProblems) {
+      std::fprintf(stderr, "%s\n", StrCat("... and ", count - kMaxPrintedProblems, what).c_str());
     }
-    if (problems_ > kMaxJournalProblems) {
-      Append(MessageRecord{
-          .level = "error",
-          .text = StrCat("... and ", problems_ - kMaxJournalProblems, " more problems")});
+    if (count > kMaxJournalProblems) {
+      Append(MessageRecord{.level = level,
+                           .text = StrCat("... and ", count - kMaxJournalProblems, what)});
     }
   }
 
@@ -145,6 +152,7 @@ class Reporter final : public PrepareObserver {
 
   std::unique_ptr<JournalWriter> journal_;  // null: by hand
   int64_t problems_ = 0;
+  int64_t warnings_ = 0;
 };
 
 int Threads() {

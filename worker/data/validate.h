@@ -5,50 +5,28 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/base/status.h"
+#include "worker/data/data_check.h"
 #include "worker/data/data_files.h"
 #include "worker/data/line_encoder.h"
 
 namespace mft::data {
 
-struct Finding {
-  std::string file;
-  int64_t line = 0;  // from 1; 0: the file or source as a whole
-  bool warning = false;
-  std::string problem_class;  // ProblemClass(); "" of a warning
-  std::string message;
-};
-// "file:line: message".
-std::string FindingText(const Finding& finding);
-
 struct ValidateRequest {
   std::vector<DataFiles> sources;
   const LineEncoder* encoder = nullptr;  // outlives the call
-  int64_t seq_len = 0;                   // 0: not known
+  DataCheckOptions check;
   int threads = 1;
-  bool create_corrected =
-      false;  // leave FILE.corrected, the good lines, beside a file with bad ones
+  // Leave FILE.corrected, the good lines, beside a file with bad ones.
+  bool create_corrected = false;
   std::function<void(const Finding&)> report;  // from the caller's thread, in order
+  // After each line: the file, and about how many bytes of all files are done.
+  std::function<void(std::string_view file, int64_t bytes)> progress = [](std::string_view,
+                                                                          int64_t) {};
   std::function<bool()> stopped = [] { return false; };
-};
-
-struct SourceReport {
-  std::string path;
-  SourceKind kind = SourceKind::kInstruct;
-  double weight = 1.0;
-  int64_t files = 0;
-  int64_t lines = 0;
-  int64_t problems = 0;
-  int64_t samples = 0;          // of lines, and ...
-  int64_t chunked_samples = 0;  // ... made of them by dynamic chunking
-  int64_t samples_without_loss = 0;
-  int64_t overlong_samples = 0;  // of more than seq_len rows
-  int64_t tokens = 0;            // of all samples, with BOS and EOS
-  int64_t loss_tokens = 0;
-  int64_t rows = 0;  // token pairs of the samples with loss: what packs are filled with
-  int64_t longest_tokens = 0;
 };
 
 struct ValidateReport {
@@ -57,8 +35,9 @@ struct ValidateReport {
   int64_t problems = 0;
 };
 
-// Failures are those that no other line could change (UNIMPLEMENTED, CANCELLED, a full disk); what
-// is wrong with a line or a file is a finding, and the check goes on.
+// Holds some megabytes and a bit a line. Failures are those that no other line could change
+// (UNIMPLEMENTED, CANCELLED, a full disk); what is wrong with a line or a file is a finding, and
+// the check goes on.
 Result<ValidateReport> ValidateData(const ValidateRequest& request);
 
 }  // namespace mft::data

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <limits>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -13,6 +18,8 @@
 
 #include "common/base/files.h"
 #include "common/base/strings.h"
+#include "common/checkpoint/model_params.h"
+#include "common/checkpoint/training_cost.h"
 #include "common/config/yaml_reader.h"
 #include "common/tokenizer/tokenizer.h"
 #include "worker/data/commands.h"
@@ -20,6 +27,7 @@
 #include "worker/data/job_input.h"
 #include "worker/data/kind_option.h"
 #include "worker/data/model_tokenizer.h"
+#include "worker/data/progress_bar.h"
 #include "worker/data/stop_signal.h"
 #include "worker/data/validate.h"
 #include "worker/data/validate_report.h"
@@ -30,9 +38,10 @@ namespace {
 constexpr int kExitInterrupted = 130;
 
 struct ValidateArguments {
-  std::string config;              // a job file, or ...
-  std::vector<std::string> files;  // ... data files
-  std::string tokenizer;           // "": the model's
+  std::string config;                  // a job file ...
+  std::vector<std::string> overrides;  // ... with these after it, or ...
+  std::vector<std::string> files;      // ... data files
+  std::string tokenizer;               // "": the model's
   SourceKind kind = SourceKind::kEval;
   bool create_corrected = false;
   std::string output = "text";
@@ -52,7 +61,12 @@ class ValidateCommand {
     }
     ValidateReport result = *report;
     result.problems += problems_;
-    printer_.Finish(result, spec_ ? &*spec_ : nullptr);
+    if (spec_) {
+      const ReportedJob job = {.spec = *spec_, .seconds = Seconds()};
+      printer_.Finish(result, &job);
+    } else {
+      printer_.Finish(result, nullptr);
+    }
     return result.problems > 0 ? ExitCodeFor(Code::kInvalidArgument) : 0;
   }
 
@@ -71,13 +85,50 @@ class ValidateCommand {
                                .vocab_size = model.vocab_size,
                                .check_only = true,
                                .dynamic_chunking = chunks});
-    return ValidateData({.sources = std::move(sources_),
-                         .encoder = &encoder,
-                         .seq_len = spec_ ? spec_->seq_len : 0,
-                         .threads = DefaultThreads(),
-                         .create_corrected = arguments_.create_corrected,
-                         .report = [this](const Finding& finding) { printer_.Print(finding); },
-                         .stopped = [] { return StopSignal() != 0; }});
+    return Check(encoder);
+  }
+
+  Result<ValidateReport> Check(const LineEncoder& encoder) {
+    ProgressBar bar(STDERR_FILENO, TotalBytes());
+    ValidateRequest request = {
+        .sources = std::move(sources_),
+        .encoder = &encoder,
+        .check = spec_ ? DataCheckOptionsFor(*spec_) : DataCheckOptions(),
+        .threads = DefaultThreads(),
+        .create_corrected = arguments_.create_corrected,
+        .report =
+            [&](const Finding& finding) {
+              bar.Clear();
+              printer_.Print(finding);
+            },
+        .progress = [&](std::string_view file, int64_t bytes) { bar.Update(file, bytes); },
+        .stopped = [] { return StopSignal() != 0; }};
+    request.check.count_duplicates = true;
+    return ValidateData(request);
+  }
+
+  int64_t TotalBytes() const {
+    int64_t bytes = 0;
+    for (const DataFiles& source : sources_) {
+      for (const DataFile& file : source.files) {
+        const auto size = FileSize(file.path);
+        bytes += size.ok() ? *size : 0;
+      }
+    }
+    return bytes;
+  }
+
+  // Of training, on this machine's CPU: what a GPU takes is known once it has made a few steps.
+  std::optional<double> Seconds() const {
+    const auto params = ReadModelParams(spec_->model_id_or_path);
+    if (spec_->mftd.device != "cpu" || !params.ok()) {
+      return std::nullopt;
+    }
+    const int64_t threads =
+        spec_->mftd.threads > 0
+            ? spec_->mftd.threads
+            : std::max<int64_t>(1, std::thread::hardware_concurrency() / spec_->mftd.ranks);
+    return TrainingSeconds(*spec_, *params, kCpuFlopsPerCore * static_cast<double>(threads));
   }
 
   void Problem(const std::string& file, std::string message, int64_t line = 0) {
@@ -102,7 +153,7 @@ class ValidateCommand {
   // The job's sources. That its model or run_dir is not here does not keep its data from being
   // checked: the job may be meant for another machine.
   Status AddJob() {
-    MFT_ASSIGN_OR_RETURN(spec_, ReadJob(arguments_.config));
+    MFT_ASSIGN_OR_RETURN(spec_, ReadJob(arguments_.config, arguments_.overrides));
     spec_->no_eval = spec_->data.eval_instruct_data.empty();
     for (const Violation& violation : CheckPaths(*spec_)) {
       std::string text = StrCat(violation.path, ": ", violation.message);
@@ -175,6 +226,9 @@ void AddValidateCommand(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "validate", "Check data and count its tokens; every problem as file:line: message");
   command->add_option("--config", arguments->config, "job file (YAML or job.json)");
+  command->add_option("--set", arguments->overrides, "KEY=VALUE after the job file")
+      ->take_all()
+      ->allow_extra_args(false);
   command->add_option("files", arguments->files, "data files or directories, instead of a job's");
   command->add_option(
       "--tokenizer", arguments->tokenizer, "tokenizer file; default: that of the job's model");
@@ -187,6 +241,9 @@ void AddValidateCommand(CLI::App& app, int& exit_code) {
   command->callback([arguments, &exit_code] {
     if (arguments->config.empty() == arguments->files.empty()) {
       throw CLI::ValidationError("validate", "needs either --config or data files");
+    }
+    if (arguments->config.empty() && !arguments->overrides.empty()) {
+      throw CLI::ValidationError("--set", "needs --config, the job file that it changes");
     }
     exit_code = RunValidate(*arguments);
   });

@@ -24,21 +24,16 @@ class TextPrinter final : public ReportPrinter {
  public:
   void Print(const Finding& finding) override { PrintLine(FindingText(finding)); }
 
-  void Finish(const ValidateReport& report, const JobSpec* spec) override {
+  void Finish(const ValidateReport& report, const ReportedJob* job) override {
     for (const SourceReport& source : report.sources) {
-      PrintSource(source, spec);
+      PrintSource(source);
     }
     for (const std::string& path : report.corrected) {
       PrintLine(StrCat("wrote ", path));
     }
-    const std::optional<Expected> expected =
-        spec == nullptr ? std::nullopt : ExpectedOf(report, *spec);
+    const auto expected = job == nullptr ? std::nullopt : ExpectedOf(report, job->spec);
     if (expected && report.problems == 0) {
-      PrintLine(StrCat(FormatFixed(expected->steps_per_epoch, 2),
-                       " steps an epoch, ",
-                       FormatFixed(expected->epochs, 2),
-                       " epochs in ",
-                       Counted(spec->max_steps, "step")));
+      PrintExpected(report, *job, *expected);
     }
     PrintLine(report.problems == 0 ? "no problems" : Counted(report.problems, "problem"));
   }
@@ -46,7 +41,7 @@ class TextPrinter final : public ReportPrinter {
   void Fail(const Status& status) override { LogError(status.message()); }
 
  private:
-  static void PrintSource(const SourceReport& source, const JobSpec* spec) {
+  static void PrintSource(const SourceReport& source) {
     std::string line = StrCat(source.path,
                               ": ",
                               source.files > 1 ? StrCat(source.files, " files, ") : "",
@@ -69,12 +64,49 @@ class TextPrinter final : public ReportPrinter {
       PrintLine(StrCat(
           "  ", Counted(source.samples_without_loss, "sample"), " without a token to train on"));
     }
-    if (source.overlong_samples > 0 && spec != nullptr) {
+    if (source.duplicates > 0) {
       PrintLine(StrCat("  ",
-                       Counted(source.overlong_samples, "sample"),
-                       " longer than seq_len ",
-                       spec->seq_len,
-                       ", split there; the parts do not see each other"));
+                       source.duplicates_exact ? "" : "about ",
+                       Counted(source.duplicates, "line"),
+                       source.duplicates == 1 ? " repeats" : " repeat",
+                       " an earlier one, the first is ",
+                       source.first_duplicate));
+    }
+    PrintLengths(source.lengths);
+  }
+
+  static void PrintLengths(const LengthHistogram& lengths) {
+    if (lengths.samples() == 0) {
+      return;
+    }
+    PrintLine("           tokens     samples");
+    for (const std::string& line : lengths.ToLines()) {
+      PrintLine(line);
+    }
+  }
+
+  static void PrintExpected(const ValidateReport& report,
+                            const ReportedJob& job,
+                            const Expected& expected) {
+    PrintLine(StrCat(FormatFixed(expected.steps_per_epoch, 2),
+                     " steps an epoch, ",
+                     FormatFixed(expected.epochs, 2),
+                     " epochs in ",
+                     Counted(job.spec.max_steps, "step"),
+                     job.seconds ? StrCat(", about ", FormatDuration(*job.seconds)) : ""));
+    if (expected.source_epochs.size() < 2) {
+      return;
+    }
+    size_t next = 0;
+    for (const SourceReport& source : report.sources) {
+      if (source.kind != SourceKind::kEval) {
+        PrintLine(StrCat("  ",
+                         FormatFixed(expected.source_epochs[next++], 2),
+                         " epochs of ",
+                         source.path,
+                         ", weight ",
+                         source.weight));
+      }
     }
   }
 };
@@ -92,17 +124,19 @@ class JsonPrinter final : public ReportPrinter {
                     .c_str());
   }
 
-  void Finish(const ValidateReport& report, const JobSpec* spec) override {
+  void Finish(const ValidateReport& report, const ReportedJob* job) override {
     Json rest = {{"num_problems", report.problems}, {"sources", Json::array()}};
     for (const SourceReport& source : report.sources) {
       rest["sources"].push_back(ToJson(source));
     }
     rest["corrected"] = report.corrected;
-    if (const auto expected = spec == nullptr ? std::nullopt : ExpectedOf(report, *spec)) {
+    if (const auto expected = job == nullptr ? std::nullopt : ExpectedOf(report, job->spec)) {
       rest["expected"] = {{"steps_per_epoch", expected->steps_per_epoch},
                           {"epochs", expected->epochs},
-                          {"max_steps", spec->max_steps},
-                          {"train_tokens", expected->train_tokens}};
+                          {"max_steps", job->spec.max_steps},
+                          {"train_tokens", expected->train_tokens},
+                          {"source_epochs", expected->source_epochs},
+                          {"seconds", job->seconds ? Json(*job->seconds) : Json()}};
     }
     PrintRest(rest);
   }
@@ -132,7 +166,11 @@ class JsonPrinter final : public ReportPrinter {
             {"overlong_samples", source.overlong_samples},
             {"tokens", source.tokens},
             {"loss_tokens", source.loss_tokens},
-            {"longest_tokens", source.longest_tokens}};
+            {"longest_tokens", source.longest_tokens},
+            {"length_histogram", source.lengths.ToJson()},
+            {"duplicates", source.duplicates},
+            {"duplicates_exact", source.duplicates_exact},
+            {"first_duplicate", source.first_duplicate}};
   }
 
   int64_t num_printed_ = 0;
@@ -150,17 +188,26 @@ std::unique_ptr<ReportPrinter> MakeJsonPrinter() {
 
 std::optional<Expected> ExpectedOf(const ValidateReport& report, const JobSpec& spec) {
   int64_t rows = 0;
+  double weights = 0;
   for (const SourceReport& source : report.sources) {
     rows += source.kind == SourceKind::kEval ? 0 : source.rows;
+    weights += source.kind == SourceKind::kEval ? 0 : source.weight;
   }
   if (rows == 0) {
     return std::nullopt;
   }
   const int64_t step_rows =
       spec.seq_len * spec.batch_size * spec.num_microbatches * spec.mftd.ranks;
-  Expected expected = {.train_tokens = spec.max_steps * step_rows};
+  Expected expected = {.train_tokens = spec.max_steps * step_rows, .source_epochs = {}};
   expected.steps_per_epoch = static_cast<double>(rows) / static_cast<double>(step_rows);
   expected.epochs = static_cast<double>(spec.max_steps) / expected.steps_per_epoch;
+  for (const SourceReport& source : report.sources) {
+    if (source.kind != SourceKind::kEval) {
+      const double share = source.weight / weights * static_cast<double>(expected.train_tokens);
+      expected.source_epochs.push_back(source.rows == 0 ? 0
+                                                        : share / static_cast<double>(source.rows));
+    }
+  }
   return expected;
 }
 

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "common/base/status.h"
 #include "common/config/job_spec.h"
@@ -11,13 +12,18 @@
 
 namespace mft::data {
 
+struct ReportedJob {
+  JobSpec spec;
+  std::optional<double> seconds;  // of training, where known
+};
+
 // Findings are printed as they come. Threads: one.
 class ReportPrinter {
  public:
   virtual ~ReportPrinter() = default;
   virtual void Print(const Finding& finding) = 0;
-  // The end of the report; `spec`: of the job, where there is one.
-  virtual void Finish(const ValidateReport& report, const JobSpec* spec) = 0;
+  // The end of the report; `job`: null where only files are checked.
+  virtual void Finish(const ValidateReport& report, const ReportedJob* job) = 0;
   // The end instead, where there is no report.
   virtual void Fail(const Status& status) = 0;
 };
@@ -26,13 +32,16 @@ class ReportPrinter {
 std::unique_ptr<ReportPrinter> MakeTextPrinter();
 
 // One JSON object: "problems" [{file, line, severity, class, message}], then "num_problems",
-// "sources", "corrected" and, for a job, "expected"; or "error" {code, message}.
+// "sources" (with their "length_histogram"), "corrected" and, for a job, "expected"; or "error"
+// {code, message}.
 std::unique_ptr<ReportPrinter> MakeJsonPrinter();
 
+// What a job will make of its data.
 struct Expected {
   double steps_per_epoch = 0;
-  double epochs = 0;         // in max_steps
-  int64_t train_tokens = 0;  // rows of max_steps
+  double epochs = 0;                  // in max_steps
+  int64_t train_tokens = 0;           // rows of max_steps
+  std::vector<double> source_epochs;  // a training source each: by its share of the weights
 };
 
 // Nothing where nothing was encoded.

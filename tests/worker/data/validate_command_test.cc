@@ -167,7 +167,7 @@ TEST_F(Validate, SaysWhatCannotBeTrained) {
   EXPECT_EQ(lost.exit_code, 0) << lost.out;
   EXPECT_THAT(lost.out,
               AllOf(HasSubstr("b.jsonl:1: warning: the system prompt is left out"),
-                    HasSubstr("1 sample longer than seq_len 3")));
+                    HasSubstr("1 of 1 sample is longer than seq_len 3")));
 }
 
 TEST_F(Validate, WrongUseAndBadJobsHaveTheirExitCodes) {
