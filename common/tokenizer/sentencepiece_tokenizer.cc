@@ -3,22 +3,31 @@
 
 #include <sentencepiece_processor.h>
 
+#include <optional>
+#include <span>
+
 #include "common/base/files.h"
 #include "common/base/ids.h"
 #include "common/base/strings.h"
+#include "common/tokenizer/piece_cache.h"
+#include "common/tokenizer/sentencepiece_bpe.h"
 #include "common/tokenizer/sentencepiece_file.h"
+#include "common/tokenizer/sentencepiece_model.h"
+#include "common/tokenizer/sentencepiece_splitter.h"
 
 namespace mft {
 
 namespace {
 constexpr size_t kMaxModelBytes = size_t{64} << 20;
+// normalizer_spec { add_dummy_prefix: false }, on the wire.
+constexpr std::string_view kNoDummyPrefix("\x1A\x02\x18\x00", 4);
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   SentencePieceTokenizer(std::string path, TokenizerVersion version)
       : path_(std::move(path)), version_(version) {}
 
-  Status Load() {
+  Status Load(SentencePieceSearch search) {
     MFT_ASSIGN_OR_RETURN(const std::string content, ReadFile(path_, kMaxModelBytes));
     MFT_RETURN_IF_ERROR(CheckSentencePieceFile(content).WithContext(path_));
     const auto status = processor_.LoadFromSerializedProto(content);
@@ -30,6 +39,15 @@ class SentencePieceTokenizer final : public Tokenizer {
       return InvalidArgument(StrCat(path_, ": the SentencePiece model has no <s> or </s>"));
     }
     hash_ = Sha256Hex(content);
+    const auto model =
+        search == SentencePieceSearch::kFast ? ReadSentencePieceModel(content) : std::nullopt;
+    if (model) {
+      fast_ = std::make_unique<Fast>(*model);
+      // The later value of a field counts.
+      if (!fast_->parts.LoadFromSerializedProto(StrCat(content, kNoDummyPrefix)).ok()) {
+        return Internal(StrCat(path_, ": the model cannot be read twice"));
+      }
+    }
     return Status::Ok();
   }
 
@@ -42,10 +60,11 @@ class SentencePieceTokenizer final : public Tokenizer {
     if (text.empty()) {
       return;
     }
-    std::vector<int> ids;
-    const auto status = processor_.Encode(text, &ids);
-    MFT_CHECK(status.ok(), status.ToString());
-    out.insert(out.end(), ids.begin(), ids.end());
+    const size_t begin = out.size();
+    if (fast_ == nullptr || fast_->splitter.HasUserDefined(text) || !EncodeParts(text, out)) {
+      out.resize(begin);
+      EncodeWith(processor_, text, out);
+    }
   }
 
   Result<std::string> Decode(std::span<const int32_t> ids) const override {
@@ -76,18 +95,65 @@ class SentencePieceTokenizer final : public Tokenizer {
   const std::string& path() const override { return path_; }
 
  private:
+  // Gives the library's ids, faster.
+  struct Fast {
+    explicit Fast(const SentencePieceModel& model) : splitter(model), bpe(model) {}
+    SentencePieceSplitter splitter;
+    SentencePieceBpe bpe;
+    sentencepiece::SentencePieceProcessor parts;  // adds no space in front; for long parts
+    PieceCachePool caches;
+  };
+
+  static void EncodeWith(const sentencepiece::SentencePieceProcessor& processor,
+                         std::string_view text,
+                         std::vector<int32_t>& out) {
+    std::vector<int> ids;
+    const auto status = processor.Encode(text, &ids);
+    MFT_CHECK(status.ok(), status.ToString());
+    out.insert(out.end(), ids.begin(), ids.end());
+  }
+
+  // Part by part; false where the text is no UTF-8.
+  bool EncodeParts(std::string_view text, std::vector<int32_t>& out) const {
+    PieceCachePool::Lease lease = fast_->caches.Take();
+    std::string& padded = lease->text;
+    padded.assign(1, ' ').append(text);
+    for (size_t begin = 0; begin < padded.size();) {
+      const size_t end = fast_->splitter.End(padded, begin);
+      if (end == SentencePieceSplitter::kMalformed) {
+        return false;
+      }
+      EncodePart(std::string_view(padded).substr(begin, end - begin), lease->cache, out);
+      begin = end;
+    }
+    return true;
+  }
+
+  void EncodePart(std::string_view part, PieceCache& cache, std::vector<int32_t>& out) const {
+    static_assert(PieceCache::kMaxKeyBytes <= SentencePieceBpe::kMaxBytes);
+    if (part.size() > PieceCache::kMaxKeyBytes) {
+      EncodeWith(fast_->parts, part, out);
+    } else if (!cache.Append(part, out)) {
+      const size_t begin = out.size();
+      fast_->bpe.Encode(part, out);
+      cache.Insert(part, std::span(out).subspan(begin));
+    }
+  }
+
   std::string path_;
   TokenizerVersion version_;
   std::string hash_;
   Json no_settings_;
   sentencepiece::SentencePieceProcessor processor_;
+  std::unique_ptr<Fast> fast_;  // null for a model that it does not hold for
 };
 }  // namespace
 
 Result<std::unique_ptr<Tokenizer>> LoadSentencePiece(const std::string& path,
-                                                     TokenizerVersion version) {
+                                                     TokenizerVersion version,
+                                                     SentencePieceSearch search) {
   auto tokenizer = std::make_unique<SentencePieceTokenizer>(path, version);
-  MFT_RETURN_IF_ERROR(tokenizer->Load());
+  MFT_RETURN_IF_ERROR(tokenizer->Load(search));
   return std::unique_ptr<Tokenizer>(std::move(tokenizer));
 }
 

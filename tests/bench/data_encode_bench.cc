@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Encodes a file of conversations with 1 and more threads, as mft-data does, and prints the best
+// time of each; data_encode_bench.py compares it with mistral-common.
+//   data_encode_bench FILE TOKENIZER REPEATS DUMP THREADS...
+// DUMP gets the tokens (int32) of all samples, then their masks (a byte each).
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/files.h"
+#include "common/base/strings.h"
+#include "common/tokenizer/tokenizer.h"
+#include "worker/data/encode_file.h"
+#include "worker/data/line_encoder.h"
+
+namespace {
+
+using mft::Result;
+using mft::Status;
+
+struct Encoded {
+  double seconds = 0;
+  std::vector<int32_t> tokens;
+  std::vector<uint8_t> mask;
+};
+
+Result<Encoded> EncodeOnce(const std::string& file, const mft::Tokenizer& tokenizer, int threads) {
+  const mft::data::LineEncoder encoder(
+      {.tokenizer = &tokenizer, .vocab_size = tokenizer.vocab_size()});
+  Encoded result;
+  const auto begin = std::chrono::steady_clock::now();
+  MFT_RETURN_IF_ERROR(mft::data::EncodeFile(
+      file,
+      encoder,
+      {.kind = mft::SourceKind::kInstruct, .threads = threads},
+      [&](const mft::DataLine& line, const mft::data::EncodedLine& encoded) {
+        if (!encoded.problems.empty()) {
+          return encoded.problems[0].WithContext(mft::StrCat("line ", line.number + 1));
+        }
+        for (const mft::EncodedSample& sample : encoded.samples) {
+          result.tokens.insert(result.tokens.end(), sample.tokens.begin(), sample.tokens.end());
+          result.mask.insert(result.mask.end(), sample.mask.begin(), sample.mask.end());
+        }
+        return Status::Ok();
+      }));
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return result;
+}
+
+Status Run(const std::vector<std::string>& args) {
+  const int repeats = std::atoi(args[2].c_str());
+  for (size_t i = 4; i < args.size(); ++i) {
+    double best = 0;
+    size_t tokens = 0;
+    for (int repeat = 0; repeat < repeats; ++repeat) {
+      // A fresh tokenizer each time: its caches start empty, as in a new process.
+      MFT_ASSIGN_OR_RETURN(const std::unique_ptr<mft::Tokenizer> tokenizer,
+                           mft::LoadTokenizer(args[1]));
+      MFT_ASSIGN_OR_RETURN(const Encoded encoded,
+                           EncodeOnce(args[0], *tokenizer, std::atoi(args[i].c_str())));
+      best = repeat == 0 ? encoded.seconds : std::min(best, encoded.seconds);
+      tokens = encoded.tokens.size();
+      if (repeat == 0 && i == 4) {
+        std::string bytes(reinterpret_cast<const char*>(encoded.tokens.data()), tokens * 4);
+        bytes.append(encoded.mask.begin(), encoded.mask.end());
+        MFT_RETURN_IF_ERROR(mft::WriteFileAtomic(args[3], bytes));
+      }
+    }
+    std::printf(
+        "{\"threads\": %s, \"seconds\": %.6f, \"tokens\": %zu}\n", args[i].c_str(), best, tokens);
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 6) {
+    std::fputs("usage: data_encode_bench FILE TOKENIZER REPEATS DUMP THREADS...\n", stderr);
+    return 2;
+  }
+  const Status status = Run(std::vector<std::string>(argv + 1, argv + argc));
+  if (!status.ok()) {
+    std::fprintf(stderr, "data_encode_bench: %s\n", status.ToString().c_str());
+    return 1;
+  }
+  return 0;
+}
