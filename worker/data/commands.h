@@ -12,5 +12,6 @@ void AddBatchesCommand(CLI::App& app, int& exit_code);
 void AddEncodeCommand(CLI::App& app, int& exit_code);
 void AddDecodeCommand(CLI::App& app, int& exit_code);
 void AddValidateCommand(CLI::App& app, int& exit_code);
+void AddReformatCommand(CLI::App& app, int& exit_code);
 
 }  // namespace mft::data

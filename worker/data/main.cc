@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   mft::data::AddEncodeCommand(app, exit_code);
   mft::data::AddDecodeCommand(app, exit_code);
   mft::data::AddValidateCommand(app, exit_code);
+  mft::data::AddReformatCommand(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
