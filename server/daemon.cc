@@ -116,7 +116,8 @@ Status ResolveConfig(ServerConfig& config) {
 Status RunDaemon(const ServerConfig& config) {
   ControlOptions options{.state_dir = config.state_dir,
                          .program_dir = config.program_dir,
-                         .cache_root = config.cache_dir};
+                         .cache_root = config.cache_dir,
+                         .cache_bytes = config.cache_gib << 30};
   options.cores = static_cast<int>(config.cores);
   options.prepare_slots = static_cast<int>(config.prepare_slots);
   options.grace_ms = config.grace_seconds * 1000;

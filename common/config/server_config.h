@@ -20,6 +20,7 @@ struct ServerConfig {
   std::string metrics = "127.0.0.1:9464";
   std::string program_dir;  // where mft-runner and the others are; "": beside mftd
   std::string cache_dir;    // token caches; "": <state_dir>/cache
+  int64_t cache_gib = 64;   // token caches beyond that go, those unused for longest first
   int64_t cores = 0;        // shared out between CPU jobs; 0: those that the daemon may run on
   int64_t prepare_slots = 2;
   int64_t grace_seconds = 120;  // from SIGTERM to SIGKILL of an attempt
@@ -34,6 +35,7 @@ void VisitFields(Visitor&& visit, auto& self) requires
   visit("metrics", self.metrics, FieldRule{});
   visit("program_dir", self.program_dir, FieldRule{});
   visit("cache_dir", self.cache_dir, FieldRule{});
+  visit("cache_gib", self.cache_gib, Between(1, int64_t{1} << 20));
   visit("cores", self.cores, Between(0, 65536));
   visit("prepare_slots", self.prepare_slots, Between(1, 64));
   visit("grace_seconds", self.grace_seconds, Between(1, 86'400));

@@ -61,9 +61,20 @@ Status BadFormat(std::string_view item) {
 }
 
 Result<double> ParseWeight(std::string_view text, std::string_view item) {
+  // As Python's float: "1_000" is a number.
+  std::string digits;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto is_digit = [&](size_t at) {
+      return at < text.size() && text[at] >= '0' && text[at] <= '9';
+    };
+    if (text[i] != '_' || i == 0 || !is_digit(i - 1) || !is_digit(i + 1)) {
+      digits.push_back(text[i]);
+    }
+  }
   double weight = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), weight);
-  if (error != std::errc() || end != text.data() + text.size()) {
+  const char* const begin = digits.data();
+  const auto [end, error] = std::from_chars(begin, begin + digits.size(), weight);
+  if (error != std::errc() || end != begin + digits.size()) {
     return BadFormat(item);
   }
   if (!std::isfinite(weight) || weight <= 0) {
@@ -164,7 +175,7 @@ Result<std::vector<std::string>> ExpandSource(const DataSource& source) {
   fs::recursive_directory_iterator entry(source.path, error);
   for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
     std::error_code ignored;
-    if (entry->path().native().ends_with(".jsonl") && entry->is_regular_file(ignored)) {
+    if (entry->path().native().ends_with("jsonl") && entry->is_regular_file(ignored)) {
       files.push_back(entry->path().native());
     }
     if (files.size() > kMaxFilesPerSource) {

@@ -21,8 +21,8 @@ Result<std::vector<DataSource>> ParseSources(std::string_view text);
 
 std::string FormatSources(const std::vector<DataSource>& sources);
 
-// The files of one source: itself, or every file below a directory whose name ends in ".jsonl",
-// sorted by path.
+// The files of one source: itself, or every file below a directory whose name ends in "jsonl", as
+// mistral-finetune takes them, sorted by path.
 Result<std::vector<std::string>> ExpandSource(const DataSource& source);
 
 }  // namespace mft

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The bytes of a token cache file; README.md of this folder draws them. Shared by reader and writer
-// only.
+// The bytes of a token cache file; README.md of this folder draws them. Shared by reader, writer and
+// who removes caches.
 #pragma once
 
 #include <array>
@@ -18,6 +18,8 @@ namespace mft::token_cache_format {
 
 static_assert(std::endian::native == std::endian::little, "cache files are little-endian");
 
+// Of directories beside the caches that are being written, or taken away.
+inline constexpr std::string_view kTemporaryPrefix = "tmp.cache.";
 inline constexpr std::string_view kFileName = "tokens.mft";
 inline constexpr std::array<char, 8> kMagic = {'M', 'F', 'T', 'T', 'O', 'K', 'E', 'N'};
 inline constexpr int64_t kMaxSampleTokens = int64_t{1} << 30;

@@ -24,7 +24,6 @@ namespace {
 using token_cache_format::Header;
 using token_cache_format::Record;
 
-constexpr std::string_view kTemporaryPrefix = "tmp.cache.";
 constexpr size_t kBufferBytes = size_t{1} << 20;
 
 template <typename T>
@@ -93,7 +92,7 @@ FileTokenCacheWriter::~FileTokenCacheWriter() {
 
 Status FileTokenCacheWriter::Init() {
   MFT_RETURN_IF_ERROR(MakeDirs(root_));
-  temporary_ = JoinPath(root_, StrCat(kTemporaryPrefix, RandomHex(8)));
+  temporary_ = JoinPath(root_, StrCat(token_cache_format::kTemporaryPrefix, RandomHex(8)));
   if (mkdir(temporary_.c_str(), 0755) != 0) {
     const int error = errno;
     return ErrnoStatus(error, StrCat("creating ", std::exchange(temporary_, "")));
@@ -236,7 +235,8 @@ Status FileTokenCacheWriter::MoveIntoPlace() {
       return AlreadyExists(StrCat(directory_, ": exists and is no cache of this data"));
     }
     LogWarning(StrCat("replacing a damaged token cache: ", other.status().message()));
-    const std::string damaged = JoinPath(root_, StrCat(kTemporaryPrefix, RandomHex(8)));
+    const std::string damaged =
+        JoinPath(root_, StrCat(token_cache_format::kTemporaryPrefix, RandomHex(8)));
     if (rename(directory_.c_str(), damaged.c_str()) != 0 && errno != ENOENT) {
       return ErrnoStatus(errno, StrCat("moving away ", directory_));
     }
@@ -278,7 +278,7 @@ Result<std::unique_ptr<TokenCacheWriter>> TokenCacheWriter::Create(const std::st
 Status RemoveStaleTokenCaches(const std::string& cache_root) {
   MFT_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(cache_root));
   for (const std::string& name : names) {
-    if (!name.starts_with(kTemporaryPrefix)) {
+    if (!name.starts_with(token_cache_format::kTemporaryPrefix)) {
       continue;
     }
     const std::string directory = JoinPath(cache_root, name);

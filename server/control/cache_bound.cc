@@ -5,12 +5,15 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
 #include <vector>
 
 #include <spdlog/spdlog.h>
 
 #include "common/base/files.h"
 #include "common/base/strings.h"
+#include "common/dataset/token_cache_format.h"
 
 namespace mft::server {
 
@@ -39,6 +42,19 @@ Result<Cache> Measure(const std::string& path) {
     cache.bytes += bytes;
   }
   return cache;
+}
+
+// Nobody ever sees half a cache: it loses its name first. What a daemon that was killed meanwhile
+// leaves is removed by the next preparation, as what a killed writer leaves. Who has mapped it
+// keeps its pages.
+Status Remove(const std::string& cache_root, const std::string& path) {
+  const std::string gone = JoinPath(
+      cache_root,
+      StrCat(token_cache_format::kTemporaryPrefix, "gone.", path.substr(path.rfind('/') + 1)));
+  if (std::rename(path.c_str(), gone.c_str()) != 0) {
+    return ErrnoStatus(errno, StrCat("renaming ", path, " to ", gone));
+  }
+  return RemoveTree(gone);
 }
 
 bool IsCacheName(const std::string& name) {
@@ -73,7 +89,7 @@ Status BoundTokenCaches(const std::string& cache_root,
     if (in_use.contains(cache.path) || cache.used_micros > now_micros - kMinAgeMicros) {
       continue;
     }
-    MFT_RETURN_IF_ERROR(RemoveTree(cache.path));
+    MFT_RETURN_IF_ERROR(Remove(cache_root, cache.path));
     total_bytes -= cache.bytes;
     spdlog::info("removed the token cache {} ({}): the caches are larger than {}",
                  cache.path,

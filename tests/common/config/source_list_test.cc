@@ -8,6 +8,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/fixtures.h"
 #include "tests/support/temp_dir.h"
 
 namespace mft {
@@ -31,6 +32,64 @@ TEST(ParseSources, SplitsItemsAndWeights) {
   EXPECT_THAT(Listed("path :3"), ElementsAre("path|3.00"));
   EXPECT_TRUE(Listed("").empty());
   EXPECT_TRUE(Listed(" , ,").empty());
+}
+
+// Sources, weights and files as mistral-finetune reads them. What it refuses may be clearer here,
+// and white space around ':' is no part of a path.
+TEST(ParseSources, AgreeWithTheReference) {
+  const TempDir dir;
+  for (const char* name : {"loader.a.jsonl", "loader.b.jsonl", "loader.text.jsonl"}) {
+    dir.Write(name, "");
+  }
+  for (const char* name : {"one.jsonl", "sub/two.jsonl", "notes.txt", "zjsonl"}) {
+    dir.Write(std::string("folder/") + name, "");
+  }
+  const auto sources_of = [&](const Json& text, const char* type, Json& out) -> Status {
+    MFT_ASSIGN_OR_RETURN(auto sources, ParseSources(text.get<std::string>()));
+    for (DataSource& source : sources) {
+      const std::string path = std::filesystem::path(source.path).lexically_normal();
+      source.path = dir.File(path);
+      MFT_ASSIGN_OR_RETURN(const auto files, ExpandSource(source));
+      Json names = Json::array();
+      for (const std::string& file : files) {
+        names.push_back(file.substr(dir.path().size() + 1));
+      }
+      out.push_back({{"path", path}, {"type", type}, {"weight", source.weight}, {"files", names}});
+    }
+    return Status::Ok();
+  };
+  int same = 0;
+  int refused = 0;
+  std::vector<std::string> accepted;  // what the reference refuses
+  for (const Json& line : testing::ReadJsonLines(testing::Fixture("data/extended/sources.jsonl"))) {
+    Json ours = Json::array();
+    Status status = sources_of(line["data"], "pretrain", ours);
+    status = status.ok() ? sources_of(line["instruct_data"], "instruct", ours) : status;
+    if (line.contains("error")) {
+      refused += status.ok() ? 0 : 1;
+      if (status.ok()) {
+        accepted.push_back(line["data"].get<std::string>() + "|" +
+                           line["instruct_data"].get<std::string>());
+      }
+      continue;
+    }
+    ASSERT_TRUE(status.ok()) << line << status.message();
+    double sum = 0;
+    for (const Json& source : ours) {
+      sum += source["weight"].get<double>();
+    }
+    for (size_t i = 0; i < ours.size(); ++i) {
+      EXPECT_NEAR(
+          ours[i]["weight"].get<double>() / sum, line["sources"][i]["weight"].get<double>(), 1e-12);
+      ours[i]["weight"] = line["sources"][i]["weight"];
+    }
+    EXPECT_EQ(ours, line["sources"]) << line;
+    ++same;
+  }
+  EXPECT_EQ(same, 9);
+  EXPECT_EQ(refused, 9);
+  // White space; a path in both lists and no path at all, which the job's validation refuses.
+  EXPECT_THAT(accepted, ElementsAre("|  loader.a.jsonl : 2", "loader.a.jsonl|loader.a.jsonl", "|"));
 }
 
 TEST(ParseSources, TakesQuotedPathsWithSeparators) {
@@ -73,7 +132,7 @@ TEST(ExpandSource, ListsADirectorySortedAndRecursively) {
   dir.Write("d/c.json", "{}");
   std::filesystem::create_directory_symlink(dir.File("d"), dir.File("d/loop"));
   EXPECT_THAT(ExpandSource({dir.File("d"), 1}).value(),
-              ElementsAre(dir.File("d/a/z.jsonl"), dir.File("d/b.jsonl")));
+              ElementsAre(dir.File("d/a/z.jsonl"), dir.File("d/b.jsonl"), dir.File("d/zjsonl")));
   EXPECT_THAT(ExpandSource({dir.File("d/c.json"), 1}).value(), ElementsAre(dir.File("d/c.json")));
 }
 

@@ -66,11 +66,11 @@ class BatcherTest : public ::testing::Test {
       BuildCache(dir_.File("key"), {RandomSource(150, 1, SourceKind::kText), RandomSource(60, 2)});
 };
 
-TEST_F(BatcherTest, StepsAreTheSameOnOneTwoAndThreeRanks) {
+TEST_F(BatcherTest, StepsAreTheSameOnOneTwoThreeAndEightRanks) {
   std::vector<std::vector<PackRows>> runs;
   std::vector<std::vector<int64_t>> loss_tokens;
   for (const auto& [ranks, batch_size, micro] : std::vector<std::array<int, 3>>{
-           {1, 1, 6}, {1, 6, 1}, {2, 1, 3}, {3, 2, 1}, {3, 1, 2}, {6, 1, 1}}) {
+           {1, 1, 24}, {1, 24, 1}, {2, 1, 12}, {3, 2, 4}, {3, 1, 8}, {8, 1, 3}, {8, 3, 1}}) {
     std::vector<PackRows> steps(4);
     std::vector<int64_t> losses(4);
     for (int rank = 0; rank < ranks; ++rank) {
@@ -92,8 +92,8 @@ TEST_F(BatcherTest, StepsAreTheSameOnOneTwoAndThreeRanks) {
       }
     }
     for (size_t step = 0; step < 4; ++step) {
-      ASSERT_EQ(steps[step].size(), 6u);
-      EXPECT_EQ(steps[step].begin()->first, static_cast<int64_t>(step * 6));
+      ASSERT_EQ(steps[step].size(), 24u);
+      EXPECT_EQ(steps[step].begin()->first, static_cast<int64_t>(step * 24));
     }
     runs.push_back(steps);
     loss_tokens.push_back(losses);
@@ -136,6 +136,33 @@ TEST_F(BatcherTest, ResumingAtAStepEqualsARunFromTheStart) {
     ExpectEqual(*resumed->Step(9), steps[8]);
     ExpectEqual(*resumed->Step(10), steps[9]);
     ExpectEqual(*resumed->Step(3), steps[2]);  // also backwards
+  }
+}
+
+// Every step, on every rank, for several seeds, packings and weights of the sources.
+TEST_F(BatcherTest, ResumingAtAnyStepEqualsARunFromTheStart) {
+  constexpr int kSteps = 8;
+  for (const std::string packing : {"whole", "reference"}) {
+    for (const uint32_t seed : {0U, 1U, 77U}) {
+      for (const int ranks : {1, 3, 8}) {
+        for (int rank = 0; rank < ranks; rank += ranks == 8 ? 7 : 1) {
+          const BatcherOptions options = {.seed = seed,
+                                          .seq_len = 40,
+                                          .batch_size = 1,
+                                          .num_microbatches = 2,
+                                          .world_size = ranks,
+                                          .rank = rank,
+                                          .packing = packing,
+                                          .shuffle_text = seed != 1,
+                                          .shuffle_instruct = seed != 77,
+                                          .weights = {1.0 + seed, 2.5}};
+          auto run = Make(*cache_, options);
+          for (int step = 1; step <= kSteps; ++step) {
+            ExpectEqual(*Make(*cache_, options)->Step(step), *run->Step(step));
+          }
+        }
+      }
+    }
   }
 }
 

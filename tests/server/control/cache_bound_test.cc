@@ -60,6 +60,14 @@ TEST_F(CacheBound, LeavesEverythingThatIsNoCacheAlone) {
   EXPECT_EQ(Left(), "nt");
 }
 
+TEST_F(CacheBound, WhoHasACacheOpenKeepsItsBytes) {
+  const std::string path = Make('a', 5);
+  const MappedFile mapped = MappedFile::Open(path + "/tokens.mft").value();
+  ASSERT_TRUE(BoundTokenCaches(temp_.path(), 0, {}, kNow).ok());
+  EXPECT_EQ(Left(), "");
+  EXPECT_EQ(static_cast<char>(mapped.bytes()[999]), 'x');
+}
+
 TEST_F(CacheBound, ATouchedCacheIsYoung) {
   const std::string cache = Make('a', 500'000);
   TouchTokenCache(cache);
