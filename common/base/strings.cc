@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <numeric>
 
 namespace mft {
@@ -110,6 +111,14 @@ std::string Suggest(std::string_view name, std::span<const std::string> candidat
 
 bool IsValidUtf8(std::string_view text) {
   for (size_t i = 0; i < text.size();) {
+    uint64_t eight = 0;
+    if (i + sizeof(eight) <= text.size()) {
+      std::memcpy(&eight, text.data() + i, sizeof(eight));
+      if ((eight & 0x8080808080808080) == 0) {  // ASCII, as most of most texts
+        i += sizeof(eight);
+        continue;
+      }
+    }
     const size_t length = Utf8SequenceLength(text, i);
     if (length == 0) {
       return false;

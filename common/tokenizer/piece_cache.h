@@ -3,50 +3,74 @@
 // up.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace mft {
 
-// A hash table of bounded size that forgets everything when it is full: the frequent pieces are
-// back at once. At most 5 MiB.
+// A hash table of bounded size: where a piece finds no free slot near its own it takes another's,
+// and the frequent ones are back soon. 5 MiB.
 // Threads: one at a time; see PieceCachePool.
 class PieceCache {
  public:
-  static constexpr size_t kMaxKeyBytes = 64;
-  static constexpr size_t kMaxIds = 255;
+  static constexpr size_t kMaxKeyBytes = 46;
+  // Bytes that must be readable after the end of a key, whatever they are.
+  static constexpr size_t kSlackBytes = 8;
+  // Ids that must be writable from `out` on, beside one for each byte of the key.
+  static constexpr size_t kSlackIds = 4;
 
-  // Appends the ids of `key` (1 to kMaxKeyBytes) to `out`; false: they are not known.
-  bool Append(std::string_view key, std::vector<int32_t>& out) const;
-  // Remembers what Append did not know; at most kMaxIds of them.
+  PieceCache() : small_(kSmallSlots), large_(kLargeSlots) {}
+
+  // Writes the ids of `key` (1 to kMaxKeyBytes) to `out` and returns the end of what is written;
+  // nullptr: they are not known.
+  int32_t* Find(std::string_view key, int32_t* out) const {
+    return key.size() <= Small::kKeyBytes ? FindIn<Small>(small_, key, out)
+                                          : FindIn<Large>(large_, key, out);
+  }
+
+  // Remembers what Find did not know; more than 20 ids are not worth it.
   void Insert(std::string_view key, std::span<const int32_t> ids);
 
  private:
-  // Pieces that anyone can choose may collide: a search ends after so many slots.
-  static constexpr size_t kMaxProbes = 16;
-  static constexpr size_t kSlots = size_t{1} << 17;
-  static constexpr size_t kMaxEntries = kSlots / 4 * 3;
-  static constexpr size_t kMaxWords = size_t{1} << 20;
+  static constexpr size_t kSmallSlots = size_t{1} << 17;
+  static constexpr size_t kLargeSlots = size_t{1} << 13;
+  // Anyone can choose pieces that collide: a search ends after so many slots.
+  static constexpr size_t kMaxProbes = 4;
 
+  // The key's bytes, zeros, the key's size and the number of ids; a free slot is all zeros.
+  template <size_t kWords, size_t kIds>
   struct Slot {
-    uint32_t tag = 0;
-    uint32_t at = 0;  // of the entry in words_; 0: free
+    static constexpr size_t kKeyBytes = kWords * 8 - 2;
+    static constexpr size_t kMaxIds = kIds;
+    using Key = std::array<uint64_t, kWords>;
+    static Key MakeKey(std::string_view text);
+    static size_t Hash(const Key& key);
+    bool Holds(const Key& wanted) const;
+    size_t count() const { return key[kWords - 1] >> 56; }
+
+    Key key{};
+    std::array<int32_t, kIds> ids{};
   };
+  // Most words with their space are Small: half a cache line.
+  using Small = Slot<2, 4>;
+  using Large = Slot<6, 20>;
 
-  static uint64_t Hash(std::string_view key);
-  bool Holds(uint32_t at, std::string_view key) const;
+  template <typename S>
+  static int32_t* FindIn(const std::vector<S>& slots, std::string_view text, int32_t* out);
+  template <typename S>
+  static void InsertIn(std::vector<S>& slots, std::string_view text, std::span<const int32_t> ids);
 
-  std::vector<Slot> slots_;
-  // An entry: key size | id count << 8, the ids, the key's bytes. In the order of insertion, so the
-  // frequent ones share cache lines. [0] is not used.
-  std::vector<uint32_t> words_;
-  size_t entries_ = 0;
+  std::vector<Small> small_;
+  std::vector<Large> large_;
 };
 
 // Caches for any number of threads: each takes one for the length of a call, so none waits for
@@ -57,6 +81,7 @@ class PieceCachePool {
   struct Item {
     PieceCache cache;
     std::string text;  // scratch space of the call
+    std::vector<int32_t> ids;
   };
   class Lease {
    public:
@@ -79,5 +104,69 @@ class PieceCachePool {
   std::mutex mutex_;
   std::vector<std::unique_ptr<Item>> idle_;  // guarded by mutex_; the last used one is last
 };
+
+template <size_t kWords, size_t kIds>
+inline typename PieceCache::Slot<kWords, kIds>::Key PieceCache::Slot<kWords, kIds>::MakeKey(
+    std::string_view text) {
+  Key key{};
+  size_t left = text.size();
+  const char* p = text.data();
+  for (size_t i = 0; i < kWords && left > 0; ++i, p += 8) {
+    std::memcpy(&key[i], p, 8);
+    if (left < 8) {
+      key[i] &= (uint64_t{1} << (8 * left)) - 1;
+    }
+    left -= left < 8 ? left : 8;
+  }
+  key[kWords - 1] |= uint64_t{text.size()} << 48;
+  return key;
+}
+
+// Both halves of the products: every bit of the key reaches every bit of the hash.
+template <size_t kWords, size_t kIds>
+inline size_t PieceCache::Slot<kWords, kIds>::Hash(const Key& key) {
+  __extension__ using Wide = unsigned __int128;
+  uint64_t hash = 0;
+  for (size_t i = 0; i < kWords; i += 2) {
+    const Wide product =
+        static_cast<Wide>(key[i] ^ hash ^ 0x9E3779B97F4A7C15) * (key[i + 1] ^ 0xE7037ED1A0B428DB);
+    hash = static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+  }
+  return static_cast<size_t>(hash);
+}
+
+template <size_t kWords, size_t kIds>
+inline bool PieceCache::Slot<kWords, kIds>::Holds(const Key& wanted) const {
+  constexpr uint64_t kWithoutCount = (uint64_t{1} << 56) - 1;
+  uint64_t difference = (key[kWords - 1] ^ wanted[kWords - 1]) & kWithoutCount;
+  for (size_t i = 0; i + 1 < kWords; ++i) {
+    difference |= key[i] ^ wanted[i];
+  }
+  return difference == 0;
+}
+
+template <typename S>
+inline int32_t* PieceCache::FindIn(const std::vector<S>& slots,
+                                   std::string_view text,
+                                   int32_t* out) {
+  const typename S::Key key = S::MakeKey(text);
+  const size_t home = S::Hash(key);
+  for (size_t probe = 0; probe < kMaxProbes; ++probe) {
+    const S& slot = slots[(home ^ probe) & (slots.size() - 1)];
+    if (slot.Holds(key)) {
+      const size_t count = slot.count();
+      constexpr size_t kAtOnce = 4;
+      std::memcpy(out, slot.ids.data(), kAtOnce * sizeof(int32_t));
+      if (count > kAtOnce) {
+        std::memcpy(out + kAtOnce, &slot.ids[kAtOnce], (count - kAtOnce) * sizeof(int32_t));
+      }
+      return out + count;
+    }
+    if (slot.count() == 0) {
+      return nullptr;
+    }
+  }
+  return nullptr;
+}
 
 }  // namespace mft

@@ -8,6 +8,7 @@
 
 #include "common/base/strings.h"
 #include "common/tokenizer/python_json.h"
+#include "common/tokenizer/python_json_scan.h"
 
 namespace mft {
 
@@ -288,10 +289,7 @@ class Parser {
     ++at_;
     while (true) {
       const size_t begin = at_;
-      while (at_ < text_.size() && text_[at_] != '"' && text_[at_] != '\\' &&
-             static_cast<unsigned char>(text_[at_]) >= 0x20) {
-        ++at_;
-      }
+      at_ = EndOfPlainJson(text_, at_);
       out.append(text_.substr(begin, at_ - begin));
       if (at_ == text_.size()) {
         return Fail("unterminated string");

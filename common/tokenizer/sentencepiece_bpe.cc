@@ -3,17 +3,27 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
+#include <string>
 #include <unordered_map>
-#include <utility>
 
 #include "common/base/status.h"
 
 namespace mft {
 
 namespace {
+constexpr int kIdBits = 21;
+static_assert(SentencePieceModel::kMaxPieces < size_t{1} << kIdBits);
+constexpr uint64_t kIdMask = (uint64_t{1} << kIdBits) - 1;
+constexpr float kNoScore = -std::numeric_limits<float>::infinity();
+
+uint64_t Pair(int32_t left, int32_t right) {
+  return (static_cast<uint64_t>(left) << kIdBits | static_cast<uint64_t>(right)) << kIdBits;
+}
+
 struct Split {
   uint64_t pair;
-  const SentencePieceModel::Piece* whole;
+  int32_t id;
 };
 
 // Every way to cut a piece into two others.
@@ -29,28 +39,58 @@ std::vector<Split> Splits(const SentencePieceModel& model) {
       const auto left = ids.find(text.substr(0, at));
       const auto right = ids.find(text.substr(at));
       if (left != ids.end() && right != ids.end()) {
-        splits.push_back({uint64_t{static_cast<uint32_t>(left->second)} << 32 |
-                              static_cast<uint32_t>(right->second),
-                          &piece});
+        splits.push_back({Pair(left->second, right->second), piece.id});
       }
     }
   }
   return splits;
 }
 
-size_t Home(uint64_t pair, size_t slots) {
-  return static_cast<size_t>((pair * 0x9E3779B97F4A7C15) >> 32) & (slots - 1);
+size_t Home(uint64_t pair) {
+  return static_cast<size_t>((pair * 0x9E3779B97F4A7C15) >> 32);
+}
+
+int32_t At(const std::vector<uint64_t>& table, uint64_t pair, size_t& at) {
+  const size_t mask = table.size() - 1;
+  for (at = Home(pair) & mask; table[at] != 0; at = (at + 1) & mask) {
+    if ((table[at] & ~kIdMask) == pair) {
+      break;
+    }
+  }
+  return static_cast<int32_t>(table[at] & kIdMask) - 1;
 }
 }  // namespace
+
+// What a text is made of so far; [i] of the joins is that of the symbols i and i + 1.
+struct SentencePieceBpe::Symbols {
+  std::array<int32_t, kMaxBytes> id;  // kNone: a character that is no piece
+  std::array<uint32_t, kMaxBytes + 1> begin;
+  std::array<int32_t, kMaxBytes> join;
+  std::array<float, kMaxBytes> score;  // of the join; kNoScore: there is none
+  size_t count = 0;
+
+  // Replaces the symbols i and i + 1 by their join.
+  void Take(size_t i) {
+    id[i] = join[i];
+    std::copy(id.begin() + i + 2, id.begin() + count, id.begin() + i + 1);
+    std::copy(begin.begin() + i + 2, begin.begin() + count + 1, begin.begin() + i + 1);
+    --count;
+    std::copy(join.begin() + i + 1, join.begin() + count, join.begin() + i);
+    std::copy(score.begin() + i + 1, score.begin() + count, score.begin() + i);
+  }
+};
 
 SentencePieceBpe::SentencePieceBpe(const SentencePieceModel& model) : byte_ids_(model.byte_ids) {
   const std::vector<Split> splits = Splits(model);
   joins_.resize(std::bit_ceil(2 * splits.size() + 1));
   for (const Split& split : splits) {
-    Insert(split.pair, split.whole->id, split.whole->score);
+    size_t free = 0;
+    At(joins_, split.pair, free);
+    joins_[free] = split.pair | static_cast<uint64_t>(split.id + 1);
   }
-  ascii_ids_.fill(kNone);
   for (const auto& piece : model.pieces) {
+    scores_.resize(std::max(scores_.size(), static_cast<size_t>(piece.id) + 1));
+    scores_[static_cast<size_t>(piece.id)] = piece.score;
     const Utf8Character character = SentencePieceCharacter(piece.text, 0);
     if (character.size == piece.text.size()) {
       character_ids_.emplace_back(character.code, piece.id);
@@ -61,23 +101,16 @@ SentencePieceBpe::SentencePieceBpe(const SentencePieceModel& model) : byte_ids_(
     const std::string text(1, static_cast<char>(i));
     ascii_ids_[i] = CharacterId(SentencePieceCharacter(text, 0).code);
   }
+  for (size_t i = 0; i < ascii_ids_.size(); ++i) {
+    for (size_t k = 0; k < ascii_ids_.size(); ++k) {
+      ascii_joins_[i][k] = Join(ascii_ids_[i], ascii_ids_[k]);
+    }
+  }
 }
 
-void SentencePieceBpe::Insert(uint64_t pair, int32_t id, float score) {
-  size_t at = Home(pair, joins_.size());
-  while (joins_[at].id != kNone) {
-    at = (at + 1) & (joins_.size() - 1);
-  }
-  joins_[at] = {.pair = pair, .id = id, .score = score};
-}
-
-// The pair's slot, or a free one.
-const SentencePieceBpe::Join& SentencePieceBpe::Find(uint64_t pair) const {
-  size_t at = Home(pair, joins_.size());
-  while (joins_[at].id != kNone && joins_[at].pair != pair) {
-    at = (at + 1) & (joins_.size() - 1);
-  }
-  return joins_[at];
+int32_t SentencePieceBpe::Join(int32_t left, int32_t right) const {
+  size_t at = 0;
+  return left == kNone || right == kNone ? kNone : At(joins_, Pair(left, right), at);
 }
 
 int32_t SentencePieceBpe::CharacterId(uint32_t code) const {
@@ -86,61 +119,65 @@ int32_t SentencePieceBpe::CharacterId(uint32_t code) const {
   return found == character_ids_.end() || found->first != code ? kNone : found->second;
 }
 
-SentencePieceBpe::Join SentencePieceBpe::JoinOf(const Symbol& left, const Symbol& right) const {
-  if (left.id == kNone || right.id == kNone) {
-    return {};
-  }
-  return Find(uint64_t{static_cast<uint32_t>(left.id)} << 32 | static_cast<uint32_t>(right.id));
+void SentencePieceBpe::SetJoin(Symbols& symbols, size_t left) const {
+  const int32_t id = Join(symbols.id[left], symbols.id[left + 1]);
+  symbols.join[left] = id;
+  symbols.score[left] = id == kNone ? kNoScore : scores_[static_cast<size_t>(id)];
 }
 
-void SentencePieceBpe::Encode(std::string_view text, std::vector<int32_t>& out) const {
-  MFT_CHECK(text.size() <= kMaxBytes, "a text too long for this search");
-  std::array<Symbol, kMaxBytes + 1> symbols;
-  std::array<Join, kMaxBytes> joins;  // of each symbol with the next one
-  size_t count = 0;
-  for (size_t at = 0; at < text.size(); ++count) {
+void SentencePieceBpe::Characters(std::string_view text, Symbols& symbols) const {
+  for (size_t at = 0; at < text.size(); ++symbols.count) {
     const Utf8Character character = SentencePieceCharacter(text, at);
     MFT_CHECK(character.size > 0, "a text that is no UTF-8");
-    const bool ascii = character.size == 1;
-    symbols[count] = {
-        .id = ascii ? ascii_ids_[static_cast<uint8_t>(text[at])] : CharacterId(character.code),
-        .begin = static_cast<uint32_t>(at)};
+    symbols.id[symbols.count] = character.size == 1 ? ascii_ids_[static_cast<uint8_t>(text[at])]
+                                                    : CharacterId(character.code);
+    symbols.begin[symbols.count] = static_cast<uint32_t>(at);
     at += character.size;
   }
-  symbols[count].begin = static_cast<uint32_t>(text.size());
-  for (size_t i = 0; i + 1 < count; ++i) {
-    joins[i] = JoinOf(symbols[i], symbols[i + 1]);
-  }
-  while (count > 1) {
-    size_t best = 0;
-    for (size_t i = 1; i + 1 < count; ++i) {
-      const bool better = joins[best].id == kNone || joins[i].score > joins[best].score;
-      best = joins[i].id != kNone && better ? i : best;
-    }
-    if (joins[best].id == kNone) {
-      break;
-    }
-    symbols[best].id = joins[best].id;
-    std::copy(symbols.begin() + best + 2, symbols.begin() + count + 1, symbols.begin() + best + 1);
-    --count;
-    // The last symbol has no follower, and joins[count - 1] is not read.
-    std::copy(joins.begin() + best + 1, joins.begin() + count, joins.begin() + best);
-    if (best > 0) {
-      joins[best - 1] = JoinOf(symbols[best - 1], symbols[best]);
-    }
-    if (best + 1 < count) {
-      joins[best] = JoinOf(symbols[best], symbols[best + 1]);
-    }
-  }
-  for (size_t i = 0; i < count; ++i) {
-    if (symbols[i].id != kNone) {
-      out.push_back(symbols[i].id);
+  symbols.begin[symbols.count] = static_cast<uint32_t>(text.size());
+  for (size_t i = 0; i + 1 < symbols.count; ++i) {
+    const auto first = static_cast<uint8_t>(text[symbols.begin[i]]);
+    const auto second = static_cast<uint8_t>(text[symbols.begin[i + 1]]);
+    if (first >= 128 || second >= 128) {
+      SetJoin(symbols, i);
       continue;
     }
-    for (size_t at = symbols[i].begin; at < symbols[i + 1].begin; ++at) {
-      out.push_back(byte_ids_[static_cast<uint8_t>(text[at])]);
+    const int32_t id = ascii_joins_[first][second];
+    symbols.join[i] = id;
+    symbols.score[i] = id == kNone ? kNoScore : scores_[static_cast<size_t>(id)];
+  }
+}
+
+int32_t* SentencePieceBpe::Encode(std::string_view text, int32_t* out) const {
+  MFT_CHECK(text.size() <= kMaxBytes, "a text too long for this search");
+  Symbols symbols;
+  Characters(text, symbols);
+  while (symbols.count > 1) {
+    size_t best = 0;
+    for (size_t i = 1; i + 1 < symbols.count; ++i) {
+      best = symbols.score[i] > symbols.score[best] ? i : best;
+    }
+    if (symbols.score[best] == kNoScore) {
+      break;
+    }
+    symbols.Take(best);
+    if (best > 0) {
+      SetJoin(symbols, best - 1);
+    }
+    if (best + 1 < symbols.count) {
+      SetJoin(symbols, best);
     }
   }
+  for (size_t i = 0; i < symbols.count; ++i) {
+    if (symbols.id[i] != kNone) {
+      *out++ = symbols.id[i];
+      continue;
+    }
+    for (size_t at = symbols.begin[i]; at < symbols.begin[i + 1]; ++at) {
+      *out++ = byte_ids_[static_cast<uint8_t>(text[at])];
+    }
+  }
+  return out;
 }
 
 }  // namespace mft

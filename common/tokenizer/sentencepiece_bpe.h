@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "common/tokenizer/sentencepiece_model.h"
@@ -21,29 +22,25 @@ class SentencePieceBpe {
 
   explicit SentencePieceBpe(const SentencePieceModel& model);
 
-  // Appends the ids of `text` (valid UTF-8 of at most kMaxBytes without a user-defined piece; no
-  // dummy space is added).
-  void Encode(std::string_view text, std::vector<int32_t>& out) const;
+  // Writes the ids of `text` (valid UTF-8 of at most kMaxBytes without a user-defined piece; no
+  // dummy space is added), at most one a byte, and returns the end of what is written.
+  int32_t* Encode(std::string_view text, int32_t* out) const;
 
  private:
+  struct Symbols;
   static constexpr int32_t kNone = -1;
-  struct Join {
-    uint64_t pair = 0;  // left id << 32 | right id
-    int32_t id = kNone;
-    float score = 0;
-  };
-  struct Symbol {
-    int32_t id = kNone;  // kNone: a character that is no piece
-    uint32_t begin = 0;
-  };
 
-  const Join& Find(uint64_t pair) const;
-  Join JoinOf(const Symbol& left, const Symbol& right) const;
-  void Insert(uint64_t pair, int32_t id, float score);
-  int32_t CharacterId(uint32_t code) const;
+  // The piece that two make, or kNone.
+  int32_t Join(int32_t left, int32_t right) const;
+  int32_t CharacterId(uint32_t code) const;  // kNone: no piece
+  void Characters(std::string_view text, Symbols& symbols) const;
+  void SetJoin(Symbols& symbols, size_t left) const;
 
-  std::vector<Join> joins_;  // a hash table with linear probing, at most half full
-  std::array<int32_t, 128> ascii_ids_{};
+  // A hash table with linear probing, at most half full: pair | id + 1; 0 is free.
+  std::vector<uint64_t> joins_;
+  std::vector<float> scores_;                                // by id
+  std::array<int32_t, 128> ascii_ids_{};                     // of characters
+  std::array<std::array<int32_t, 128>, 128> ascii_joins_{};  // of two of them
   std::vector<std::pair<uint32_t, int32_t>> character_ids_;  // sorted by code
   std::array<int32_t, 256> byte_ids_{};
 };

@@ -129,7 +129,9 @@ class Reader {
         return false;
       }
     }
-    return !piece.text.empty() && std::isfinite(piece.score) && AddPiece(std::move(piece), type);
+    const bool too_many = static_cast<size_t>(next_id_) > SentencePieceModel::kMaxPieces;
+    return !too_many && !piece.text.empty() && std::isfinite(piece.score) &&
+           AddPiece(std::move(piece), type);
   }
 
   bool AddPiece(SentencePieceModel::Piece piece, uint64_t type) {

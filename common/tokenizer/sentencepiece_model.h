@@ -18,6 +18,8 @@ struct SentencePieceModel {
     int32_t id = 0;
     float score = 0;
   };
+  static constexpr size_t kMaxPieces = size_t{1} << 20;
+
   // What BPE joins characters to, user-defined pieces too. Each is valid UTF-8, and each of its
   // characters is a piece of its own.
   std::vector<Piece> pieces;
@@ -27,7 +29,7 @@ struct SentencePieceModel {
 
 // Of a file that CheckSentencePieceFile accepts. Nothing for a model that is not like all of
 // Mistral's: BPE with byte fallback, a dummy space in front, all spaces kept and written U+2581, no
-// unused pieces. Such a model is for the library alone.
+// unused pieces, at most kMaxPieces. Such a model is for the library alone.
 std::optional<SentencePieceModel> ReadSentencePieceModel(std::string_view bytes);
 
 struct Utf8Character {

@@ -3,6 +3,7 @@
 
 #include <sentencepiece_processor.h>
 
+#include <algorithm>
 #include <optional>
 #include <span>
 
@@ -60,10 +61,11 @@ class SentencePieceTokenizer final : public Tokenizer {
     if (text.empty()) {
       return;
     }
-    const size_t begin = out.size();
     if (fast_ == nullptr || fast_->splitter.HasUserDefined(text) || !EncodeParts(text, out)) {
-      out.resize(begin);
-      EncodeWith(processor_, text, out);
+      std::vector<int> ids;
+      const auto status = processor_.Encode(text, &ids);
+      MFT_CHECK(status.ok(), status.ToString());
+      out.insert(out.end(), ids.begin(), ids.end());
     }
   }
 
@@ -104,40 +106,51 @@ class SentencePieceTokenizer final : public Tokenizer {
     PieceCachePool caches;
   };
 
-  static void EncodeWith(const sentencepiece::SentencePieceProcessor& processor,
-                         std::string_view text,
-                         std::vector<int32_t>& out) {
-    std::vector<int> ids;
-    const auto status = processor.Encode(text, &ids);
-    MFT_CHECK(status.ok(), status.ToString());
-    out.insert(out.end(), ids.begin(), ids.end());
-  }
-
   // Part by part; false where the text is no UTF-8.
   bool EncodeParts(std::string_view text, std::vector<int32_t>& out) const {
     PieceCachePool::Lease lease = fast_->caches.Take();
     std::string& padded = lease->text;
-    padded.assign(1, ' ').append(text);
-    for (size_t begin = 0; begin < padded.size();) {
-      const size_t end = fast_->splitter.End(padded, begin);
+    padded.assign(1, ' ').append(text).append(PieceCache::kSlackBytes, '\0');
+    const std::string_view whole(padded.data(), text.size() + 1);
+    std::vector<int32_t>& ids = lease->ids;
+    if (ids.size() < whole.size() + PieceCache::kSlackIds) {
+      ids.resize(whole.size() + PieceCache::kSlackIds);
+    }
+    int32_t* to = ids.data();
+    for (size_t begin = 0; begin < whole.size();) {
+      const size_t end = fast_->splitter.End(whole, begin);
       if (end == SentencePieceSplitter::kMalformed) {
         return false;
       }
-      EncodePart(std::string_view(padded).substr(begin, end - begin), lease->cache, out);
+      to = EncodePart(whole.substr(begin, end - begin), lease->cache, to);
       begin = end;
     }
+    out.insert(out.end(), ids.data(), to);
     return true;
   }
 
-  void EncodePart(std::string_view part, PieceCache& cache, std::vector<int32_t>& out) const {
+  // Returns the end of what it wrote to `to`: at most an id a byte.
+  int32_t* EncodePart(std::string_view part, PieceCache& cache, int32_t* to) const {
     static_assert(PieceCache::kMaxKeyBytes <= SentencePieceBpe::kMaxBytes);
-    if (part.size() > PieceCache::kMaxKeyBytes) {
-      EncodeWith(fast_->parts, part, out);
-    } else if (!cache.Append(part, out)) {
-      const size_t begin = out.size();
-      fast_->bpe.Encode(part, out);
-      cache.Insert(part, std::span(out).subspan(begin));
+    if (part.size() > SentencePieceBpe::kMaxBytes) {
+      return EncodeLongPart(part, to);
     }
+    if (part.size() > PieceCache::kMaxKeyBytes) {
+      return fast_->bpe.Encode(part, to);
+    }
+    int32_t* end = cache.Find(part, to);
+    if (end == nullptr) {
+      end = fast_->bpe.Encode(part, to);
+      cache.Insert(part, std::span(to, end));
+    }
+    return end;
+  }
+
+  int32_t* EncodeLongPart(std::string_view part, int32_t* to) const {
+    std::vector<int> ids;
+    const auto status = fast_->parts.Encode(part, &ids);
+    MFT_CHECK(status.ok() && ids.size() <= part.size(), status.ToString());
+    return std::copy(ids.begin(), ids.end(), to);
   }
 
   std::string path_;

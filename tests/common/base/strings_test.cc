@@ -25,6 +25,15 @@ TEST(Utf8, RefusesOverlongSurrogateAndTruncatedSequences) {
   EXPECT_FALSE(IsValidUtf8("abc\xE2\x82"));
 }
 
+TEST(IsValidUtf8, FindsABadByteAnywhere) {
+  for (size_t i = 0; i < 40; ++i) {
+    std::string text(40, 'a');
+    EXPECT_TRUE(IsValidUtf8(text));
+    text[i] = '\x80';
+    EXPECT_FALSE(IsValidUtf8(text)) << i;
+  }
+}
+
 TEST(Printable, ReplacesBadBytesAndCutsAtACharacter) {
   EXPECT_EQ(Printable("a\xFF"
                       "b",

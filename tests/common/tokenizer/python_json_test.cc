@@ -82,6 +82,20 @@ TEST(PyJson, LimitsAreNoJsonErrors) {
 }
 
 // With a search of the keys before it for each key this would take minutes.
+TEST(PyJson, FindsTheEndOfAStringAnywhere) {
+  for (size_t i = 0; i < 40; ++i) {
+    const std::string plain(i, '\x7F');
+    const auto read = [&](const std::string& rest) {
+      const auto parsed = ParsePyJson("\"" + plain + rest);
+      return parsed.ok() ? parsed->value.text : "refused";
+    };
+    EXPECT_EQ(read("\""), plain);
+    EXPECT_EQ(read("\\n\xC3\xA9 and so on and on\""), plain + "\n\xC3\xA9 and so on and on");
+    EXPECT_EQ(read("\x1F and so on and on\""), "refused");
+    EXPECT_EQ(read("\" and so on and on\""), "refused");
+  }
+}
+
 TEST(PyJson, AnObjectOfManyKeysIsReadInTime) {
   constexpr int kKeys = 300'000;
   std::string text = "{";

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/tokenizer/piece_cache.h"
+
+#include <random>
+
+#include <gtest/gtest.h>
+
+namespace mft {
+namespace {
+
+// What Find gives for a key that stands in a longer text; {} for an unknown one.
+std::vector<int32_t> Find(const PieceCache& cache, const std::string& key) {
+  const std::string text = key + std::string(PieceCache::kSlackBytes, '#');
+  std::vector<int32_t> ids(key.size() + PieceCache::kSlackIds);
+  const int32_t* end = cache.Find(std::string_view(text).substr(0, key.size()), ids.data());
+  ids.resize(end == nullptr ? 0 : static_cast<size_t>(end - ids.data()));
+  return ids;
+}
+
+void Insert(PieceCache& cache, const std::string& key, const std::vector<int32_t>& ids) {
+  const std::string text = key + std::string(PieceCache::kSlackBytes, '?');
+  cache.Insert(std::string_view(text).substr(0, key.size()), ids);
+}
+
+TEST(PieceCache, FindsKeysOfEverySize) {
+  PieceCache cache;
+  for (size_t size = 1; size <= PieceCache::kMaxKeyBytes; ++size) {
+    const std::string key(size, 'a');
+    EXPECT_TRUE(Find(cache, key).empty()) << size;
+    const std::vector<int32_t> ids(std::min<size_t>(size, size <= 14 ? 4 : 20),
+                                   static_cast<int32_t>(size));
+    Insert(cache, key, ids);
+    EXPECT_EQ(Find(cache, key), ids) << size;
+  }
+  EXPECT_EQ(Find(cache, "aaa"), (std::vector<int32_t>{3, 3, 3}));
+}
+
+TEST(PieceCache, TellsKeysApartThatDifferInOneByte) {
+  PieceCache cache;
+  const std::string key = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrst";
+  for (size_t size : {3, 8, 14, 15, 16, 24, 46}) {
+    Insert(cache, key.substr(0, size), {static_cast<int32_t>(size)});
+    for (size_t i = 0; i < size; ++i) {
+      std::string other = key.substr(0, size);
+      other[i] = '\0';
+      EXPECT_TRUE(Find(cache, other).empty()) << size << " " << i;
+    }
+    EXPECT_TRUE(Find(cache, key.substr(0, size) + '\0').empty() || size == 46);
+  }
+}
+
+TEST(PieceCache, ForgetsButNeverMixesUpWhatDoesNotFit) {
+  PieceCache cache;
+  std::mt19937 random(3);
+  size_t found = 0;
+  for (int i = 0; i < 400'000; ++i) {
+    const auto number = static_cast<int32_t>(random() % 300'000);
+    const std::string key =
+        (number % 2 == 0 ? "k" : "a key that is too long ") + std::to_string(number);
+    const std::vector<int32_t> ids = Find(cache, key);
+    if (ids.empty()) {
+      Insert(cache, key, {number, -number});
+    } else {
+      ++found;
+      ASSERT_EQ(ids, (std::vector<int32_t>{number, -number}));
+    }
+  }
+  EXPECT_GT(found, 50'000U);
+}
+
+TEST(PieceCache, LeavesOutWhatIsTooMany) {
+  PieceCache cache;
+  Insert(cache, "short", {1, 2, 3, 4, 5});
+  EXPECT_TRUE(Find(cache, "short").empty());
+  const std::string key(30, 'x');
+  Insert(cache, key, std::vector<int32_t>(21, 7));
+  EXPECT_TRUE(Find(cache, key).empty());
+  Insert(cache, key, std::vector<int32_t>(20, 7));
+  EXPECT_EQ(Find(cache, key).size(), 20U);
+}
+
+TEST(PieceCachePool, GivesTheLastUsedCacheFirst) {
+  PieceCachePool pool;
+  {
+    auto one = pool.Take();
+    auto two = pool.Take();
+    Insert(two->cache, "key", {1});
+    EXPECT_TRUE(Find(one->cache, "key").empty());
+  }
+  auto one = pool.Take();
+  auto two = pool.Take();
+  // The second lease above ended first.
+  EXPECT_TRUE(Find(one->cache, "key").empty());
+  EXPECT_EQ(Find(two->cache, "key"), std::vector<int32_t>{1});
+}
+
+}  // namespace
+}  // namespace mft
