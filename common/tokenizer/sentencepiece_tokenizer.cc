@@ -69,21 +69,6 @@ class SentencePieceTokenizer final : public Tokenizer {
     }
   }
 
-  Result<std::string> Decode(std::span<const int32_t> ids) const override {
-    for (const int32_t id : ids) {
-      if (id < 0 || id >= vocab_size()) {
-        return InvalidArgument(
-            StrCat("token id ", id, " is outside the vocabulary of ", vocab_size()));
-      }
-    }
-    std::string text;
-    const auto status = processor_.Decode(std::vector<int>(ids.begin(), ids.end()), &text);
-    if (!status.ok()) {
-      return Internal(StrCat("decoding: ", status.message()));
-    }
-    return text;
-  }
-
   Result<int32_t> SpecialToken(std::string_view name) const override {
     const int id = processor_.PieceToId(name);
     if (id == processor_.unk_id() || !processor_.IsControl(id)) {
@@ -95,6 +80,24 @@ class SentencePieceTokenizer final : public Tokenizer {
   const Json& model_settings() const override { return no_settings_; }
   const std::string& file_hash() const override { return hash_; }
   const std::string& path() const override { return path_; }
+
+ protected:
+  bool IsSpecial(int32_t id) const override { return processor_.IsControl(id); }
+
+  Result<std::string> DecodeIds(std::span<const int32_t> ids, bool keep_special) const override {
+    std::string text;
+    if (keep_special) {
+      for (const int32_t id : ids) {
+        text += processor_.IdToPiece(id);
+      }
+      return text;
+    }
+    const auto status = processor_.Decode(std::vector<int>(ids.begin(), ids.end()), &text);
+    if (!status.ok()) {
+      return Internal(StrCat("decoding: ", status.message()));
+    }
+    return text;
+  }
 
  private:
   // Gives the library's ids, faster.

@@ -52,26 +52,6 @@ class TekkenTokenizer final : public Tokenizer {
     }
   }
 
-  // Each run of ordinary tokens is UTF-8 of its own.
-  Result<std::string> Decode(std::span<const int32_t> ids) const override {
-    std::string text;
-    std::string run;
-    for (const int32_t id : ids) {
-      if (id < 0 || id >= vocab_size()) {
-        return InvalidArgument(
-            StrCat("token id ", id, " is outside the vocabulary of ", vocab_size()));
-      }
-      if (static_cast<size_t>(id) >= special_.size()) {
-        run += pairs_.token(static_cast<size_t>(id) - special_.size());
-      } else {
-        AppendReplacingBadUtf8(run, text);
-        run.clear();
-      }
-    }
-    AppendReplacingBadUtf8(run, text);
-    return text;
-  }
-
   Result<int32_t> SpecialToken(std::string_view name) const override {
     const auto found = special_ids_.find(std::string(name));
     if (found == special_ids_.end()) {
@@ -83,6 +63,26 @@ class TekkenTokenizer final : public Tokenizer {
   const Json& model_settings() const override { return settings_; }
   const std::string& file_hash() const override { return hash_; }
   const std::string& path() const override { return path_; }
+
+ protected:
+  bool IsSpecial(int32_t id) const override { return static_cast<size_t>(id) < special_.size(); }
+
+  // Each run of ordinary tokens is UTF-8 of its own.
+  Result<std::string> DecodeIds(std::span<const int32_t> ids, bool keep_special) const override {
+    std::string text;
+    std::string run;
+    for (const int32_t id : ids) {
+      if (!IsSpecial(id)) {
+        run += pairs_.token(static_cast<size_t>(id) - special_.size());
+        continue;
+      }
+      AppendReplacingBadUtf8(run, text);
+      run.clear();
+      text += keep_special ? special_[static_cast<size_t>(id)] : "";
+    }
+    AppendReplacingBadUtf8(run, text);
+    return text;
+  }
 
  private:
   std::string path_;

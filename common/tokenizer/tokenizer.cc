@@ -68,6 +68,21 @@ std::optional<TokenizerVersion> ParseTokenizerVersion(std::string_view name) {
   return std::nullopt;
 }
 
+Result<std::string> Tokenizer::Decode(std::span<const int32_t> ids, SpecialTokens special) const {
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= vocab_size()) {
+      return InvalidArgument(
+          StrCat("token id ", id, " is outside the vocabulary of ", vocab_size()));
+    }
+    if (special == SpecialTokens::kRefuse && IsSpecial(id)) {
+      return Status(Code::kInvalidArgument,
+                    "ValueError",
+                    StrCat("token id ", id, " is a special token, which the text may not have"));
+    }
+  }
+  return DecodeIds(ids, special == SpecialTokens::kKeep);
+}
+
 Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path) {
   const std::string name = FileName(path);
   if (!PathExists(path)) {

@@ -19,6 +19,13 @@ enum class TokenizerVersion { kV1, kV2, kV3, kV7, kV11, kV13, kV15 };
 std::string_view TokenizerVersionName(TokenizerVersion version);  // "v3"
 std::optional<TokenizerVersion> ParseTokenizerVersion(std::string_view name);
 
+// What becomes of special tokens in a text.
+enum class SpecialTokens {
+  kIgnore,  // they yield nothing
+  kKeep,    // their names; SentencePiece's ordinary tokens are shown as pieces then ("<0x0A>")
+  kRefuse   // INVALID_ARGUMENT (reason ValueError)
+};
+
 // Threads: const calls are safe from any thread.
 class Tokenizer {
  public:
@@ -30,8 +37,9 @@ class Tokenizer {
   // Appends the ids of `text` (valid UTF-8), without BOS or EOS. Special-token text is never parsed
   // as special.
   virtual void Encode(std::string_view text, std::vector<int32_t>& out) const = 0;
-  // Special tokens yield nothing. Ids outside the vocabulary are an error.
-  virtual Result<std::string> Decode(std::span<const int32_t> ids) const = 0;
+  // Ids outside the vocabulary are an error.
+  Result<std::string> Decode(std::span<const int32_t> ids,
+                             SpecialTokens special = SpecialTokens::kIgnore) const;
   // Id of a control token such as "[INST]"; NOT_FOUND where this vocabulary has none.
   virtual Result<int32_t> SpecialToken(std::string_view name) const = 0;
   // A v15 file's rules for [MODEL_SETTINGS], otherwise null.
@@ -39,6 +47,11 @@ class Tokenizer {
   // SHA-256 of the file, for cache keys and checkpoints.
   virtual const std::string& file_hash() const = 0;
   virtual const std::string& path() const = 0;
+
+ protected:
+  virtual bool IsSpecial(int32_t id) const = 0;
+  // `ids` are in the vocabulary; `keep_special` or not.
+  virtual Result<std::string> DecodeIds(std::span<const int32_t> ids, bool keep_special) const = 0;
 };
 
 // Recognises the file by name and content (formats.md 1.2). A kind that this build cannot read is

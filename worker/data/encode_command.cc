@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cstdio>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -32,6 +33,11 @@ struct EncodeArguments {
   std::string tokenizer;
   bool raw = false;
   SourceKind kind = SourceKind::kEval;
+};
+
+struct DecodeArguments {
+  std::string tokenizer;
+  SpecialTokens special = SpecialTokens::kIgnore;
 };
 
 // What a line becomes, or what is wrong with it.
@@ -130,8 +136,8 @@ Filter EncodeSamples(const LineEncoder& encoder, SourceKind kind) {
 }
 
 // {"tokens": [1, 2]} as encode writes it, or the list alone.
-Filter Decode(const Tokenizer& tokenizer) {
-  return [&tokenizer](const DataLine& line) -> Result<std::string> {
+Filter Decode(const Tokenizer& tokenizer, SpecialTokens special) {
+  return [&tokenizer, special](const DataLine& line) -> Result<std::string> {
     MFT_ASSIGN_OR_RETURN(const PyJson input, ParseInput(line));
     const PyJson* list = input.is(PyJson::Kind::kObject) ? input.Find("tokens") : &input;
     if (list == nullptr || !list->is(PyJson::Kind::kList)) {
@@ -148,7 +154,7 @@ Filter Decode(const Tokenizer& tokenizer) {
       }
       ids.push_back(id);
     }
-    MFT_ASSIGN_OR_RETURN(std::string text, tokenizer.Decode(ids));
+    MFT_ASSIGN_OR_RETURN(std::string text, tokenizer.Decode(ids, special));
     return DumpPyJson(PyJson::String(std::move(text)));
   };
 }
@@ -163,9 +169,9 @@ Result<int> RunEncode(const EncodeArguments& arguments) {
   return FilterLines(EncodeSamples(encoder, arguments.kind));
 }
 
-Result<int> RunDecode(const std::string& path) {
-  MFT_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(path));
-  return FilterLines(Decode(*tokenizer));
+Result<int> RunDecode(const DecodeArguments& arguments) {
+  MFT_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(arguments.tokenizer));
+  return FilterLines(Decode(*tokenizer, arguments.special));
 }
 
 int ExitCode(const Result<int>& result) {
@@ -189,11 +195,17 @@ void AddEncodeCommand(CLI::App& app, int& exit_code) {
 }
 
 void AddDecodeCommand(CLI::App& app, int& exit_code) {
-  auto path = std::make_shared<std::string>();
+  static const std::map<std::string, SpecialTokens> kSpecial = {{"ignore", SpecialTokens::kIgnore},
+                                                                {"keep", SpecialTokens::kKeep},
+                                                                {"refuse", SpecialTokens::kRefuse}};
+  auto arguments = std::make_shared<DecodeArguments>();
   CLI::App* command =
       app.add_subcommand("decode", "Token ids from standard input to text, one JSON string a line");
-  command->add_option("--tokenizer", *path, "tokenizer file")->required();
-  command->callback([path, &exit_code] { exit_code = ExitCode(RunDecode(*path)); });
+  command->add_option("--tokenizer", arguments->tokenizer, "tokenizer file")->required();
+  command->add_option("--special", arguments->special, "what becomes of special tokens")
+      ->transform(CLI::CheckedTransformer(kSpecial))
+      ->option_text("ignore|keep|refuse");
+  command->callback([arguments, &exit_code] { exit_code = ExitCode(RunDecode(*arguments)); });
 }
 
 }  // namespace mft::data

@@ -89,8 +89,15 @@ TEST_P(EveryTokenizer, DecodesRandomIds) {
   int count = 0;
   for (const Json& line : testing::ReadJsonLines(testing::Fixture("data/extended/decode.jsonl"))) {
     if (line["tokenizer"] == GetParam()) {
-      EXPECT_EQ(tokenizer_.Decode(line["tokens"].get<std::vector<int32_t>>()).value(),
-                line["ignore"].get<std::string>());
+      const auto tokens = line["tokens"].get<std::vector<int32_t>>();
+      EXPECT_EQ(tokenizer_.Decode(tokens).value(), line["ignore"].get<std::string>());
+      EXPECT_EQ(tokenizer_.Decode(tokens, SpecialTokens::kKeep).value(),
+                line["keep"].get<std::string>());
+      const auto refused = tokenizer_.Decode(tokens, SpecialTokens::kRefuse);
+      EXPECT_EQ(refused.ok(), line["raise"].is_string()) << line;
+      EXPECT_EQ(refused.ok() ? *refused : refused.status().reason(),
+                refused.ok() ? line["raise"].get<std::string>()
+                             : line["raise"]["error"].get<std::string>());
       ++count;
     }
   }

@@ -19,7 +19,14 @@ class ByteTokenizer final : public Tokenizer {
       out.push_back(static_cast<uint8_t>(c));
     }
   }
-  Result<std::string> Decode(std::span<const int32_t> ids) const override {
+  Result<int32_t> SpecialToken(std::string_view) const override { return NotFound("none"); }
+  const Json& model_settings() const override { return settings_; }
+  const std::string& file_hash() const override { return empty_; }
+  const std::string& path() const override { return empty_; }
+
+ protected:
+  bool IsSpecial(int32_t) const override { return false; }
+  Result<std::string> DecodeIds(std::span<const int32_t> ids, bool) const override {
     std::string text;
     for (size_t i = 0; i < ids.size();) {
       const int32_t first = ids[i];
@@ -36,10 +43,6 @@ class ByteTokenizer final : public Tokenizer {
     }
     return text;
   }
-  Result<int32_t> SpecialToken(std::string_view) const override { return NotFound("none"); }
-  const Json& model_settings() const override { return settings_; }
-  const std::string& file_hash() const override { return empty_; }
-  const std::string& path() const override { return empty_; }
 
  private:
   std::string empty_;
