@@ -14,7 +14,7 @@ namespace mft::data {
 struct EncodeFileOptions {
   SourceKind kind = SourceKind::kInstruct;
   int threads = 1;
-  std::function<bool()> stopped = [] { return false; };  // asked after each block of lines
+  std::function<bool()> stopped = [] { return false; };  // asked after each batch of lines
 };
 
 using LineSink = std::function<Status(const DataLine& line, const EncodedLine& encoded)>;
