@@ -6,8 +6,10 @@
 
 #include "common/base/files.h"
 #include "common/base/ids.h"
+#include "common/base/log.h"
 #include "common/base/strings.h"
 #include "common/tokenizer/byte_pairs.h"
+#include "common/tokenizer/regex_splitter.h"
 #include "common/tokenizer/tekken_file.h"
 #include "common/tokenizer/tekken_splitter.h"
 #include "common/tokenizer/utf8_replace.h"
@@ -19,13 +21,17 @@ constexpr size_t kMaxFileBytes = size_t{256} << 20;
 
 class TekkenTokenizer final : public Tokenizer {
  public:
-  TekkenTokenizer(std::string path, std::string hash, TekkenFile file)
+  TekkenTokenizer(std::string path,
+                  std::string hash,
+                  TekkenFile file,
+                  std::unique_ptr<RegexSplitter> regex)
       : path_(std::move(path)),
         hash_(std::move(hash)),
         version_(file.version),
         special_(std::move(file.special)),
         settings_(std::move(file.model_settings)),
-        pairs_(file.tokens) {
+        pairs_(file.tokens),
+        regex_(std::move(regex)) {
     for (size_t id = 0; id < special_.size(); ++id) {
       special_ids_.emplace(special_[id], static_cast<int32_t>(id));
     }
@@ -45,8 +51,12 @@ class TekkenTokenizer final : public Tokenizer {
   int32_t eos() const override { return eos_; }
 
   void Encode(std::string_view text, std::vector<int32_t>& out) const override {
-    TekkenSplitter splitter(text);
     const auto offset = static_cast<int32_t>(special_.size());
+    if (regex_ != nullptr) {
+      regex_->Split(text, [&](std::string_view piece) { pairs_.Encode(piece, offset, out); });
+      return;
+    }
+    TekkenSplitter splitter(text);
     for (std::string_view piece = splitter.Next(); !piece.empty(); piece = splitter.Next()) {
       pairs_.Encode(piece, offset, out);
     }
@@ -92,6 +102,7 @@ class TekkenTokenizer final : public Tokenizer {
   std::unordered_map<std::string, int32_t> special_ids_;
   Json settings_;
   BytePairs pairs_;
+  std::unique_ptr<RegexSplitter> regex_;  // null: the released pattern
   int32_t bos_ = 0;
   int32_t eos_ = 0;
 };
@@ -103,14 +114,21 @@ Result<std::unique_ptr<Tokenizer>> LoadTekken(const std::string& path) {
   if (!file.ok()) {
     return file.status().WithContext(path);
   }
+  std::unique_ptr<RegexSplitter> regex;
   if (file->pattern != kTekkenPattern) {
-    return Unimplemented(
+    auto created = RegexSplitter::Create(file->pattern);
+    if (!created.ok()) {
+      return created.status().WithContext(StrCat(path, ": config.pattern"));
+    }
+    regex = std::move(*created);
+    LogWarning(
         StrCat(path,
-               ": config.pattern is not that of the released Tekken files, the only "
-               "one that this version reads: ",
+               ": config.pattern is not that of the released Tekken files; PCRE2 matches it, whose "
+               "Unicode version may class rare characters otherwise: ",
                Printable(file->pattern, 200)));
   }
-  auto tokenizer = std::make_unique<TekkenTokenizer>(path, Sha256Hex(content), std::move(*file));
+  auto tokenizer = std::make_unique<TekkenTokenizer>(
+      path, Sha256Hex(content), std::move(*file), std::move(regex));
   MFT_RETURN_IF_ERROR(tokenizer->Check());
   return std::unique_ptr<Tokenizer>(std::move(tokenizer));
 }

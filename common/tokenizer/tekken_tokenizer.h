@@ -8,8 +8,8 @@
 
 namespace mft {
 
-// A Tekken file (formats.md 1.4, 1.5). A pattern other than that of the released files is
-// UNIMPLEMENTED.
+// A Tekken file (formats.md 1.4, 1.5). A pattern other than that of the released files is matched
+// by PCRE2, with a warning.
 Result<std::unique_ptr<Tokenizer>> LoadTekken(const std::string& path);
 
 }  // namespace mft

@@ -7,11 +7,13 @@
 #include "common/base/strings.h"
 #include "common/tokenizer/byte_pairs.h"
 #include "common/tokenizer/char_classes.h"
+#include "common/tokenizer/regex_splitter.h"
 #include "common/tokenizer/tekken_file.h"
 #include "common/tokenizer/tekken_splitter.h"
 #include "common/tokenizer/tokenizer.h"
 #include "common/tokenizer/utf8_replace.h"
 #include "tests/support/fixtures.h"
+#include "tests/support/temp_dir.h"
 
 namespace mft {
 namespace {
@@ -100,8 +102,64 @@ TEST(TekkenSplitter, TakesTheFirstAlternativeThatMatches) {
   EXPECT_EQ(Pieces("x //\n/y"), (Words{"x", " //\n/", "y"}));
 }
 
+std::string SmallFile(const std::function<void(Json&)>& change);
+
+std::vector<std::string> RegexPieces(const std::string& pattern, std::string_view text) {
+  std::vector<std::string> pieces;
+  RegexSplitter::Create(pattern).value()->Split(
+      text, [&](std::string_view piece) { pieces.emplace_back(piece); });
+  return pieces;
+}
+
+// The scanner against a backtracking engine, on characters that Unicode 14 and 16 class alike.
+TEST(TekkenSplitter, AgreesWithARegexEngine) {
+  const std::vector<std::string> alphabet = {
+      "a",      "b",      "Z",      "Q",      "\u00e9",     "\u00c9", "\u01c5", "\u02b0", "\u4e00",
+      "\u05d0", "\u0301", "\u0e31", "1",      "\u00bd",     "\u2167", " ",      " ",      "\t",
+      "\n",     "\r",     "\u00a0", "\u2028", "\u3000",     "\u180e", "\u200b", ".",      "!",
+      "/",      "-",      "'",      "\u20ac", "\U0001F642", "\u00ad", "_"};
+  const auto regex = RegexSplitter::Create(std::string(kTekkenPattern)).value();
+  uint32_t state = 11;
+  const auto next = [&] { return (state = state * 1664525 + 1013904223) >> 16; };
+  for (int round = 0; round < 20'000; ++round) {
+    std::string text;
+    for (uint32_t i = next() % 12; i > 0; --i) {
+      text += alphabet[next() % alphabet.size()];
+    }
+    std::vector<std::string> expected;
+    regex->Split(text, [&](std::string_view piece) { expected.emplace_back(piece); });
+    ASSERT_EQ(Pieces(text), expected) << text;
+  }
+}
+
+TEST(RegexSplitter, LeavesOutWhatNothingMatches) {
+  using Words = std::vector<std::string>;
+  EXPECT_EQ(RegexPieces("[a-z]+", "ab1cd\u00e9e"), (Words{"ab", "cd", "e"}));
+  EXPECT_EQ(RegexPieces("x*", "axb\u00e9"), (Words{"", "x", "", ""}));
+  EXPECT_EQ(RegexPieces("\\S+|[\\s]+", "a\u180eb \u3000c"), (Words{"a\u180eb", " \u3000", "c"}));
+  EXPECT_FALSE(RegexSplitter::Create("(").ok());
+  EXPECT_FALSE(RegexSplitter::Create("[a").ok());
+}
+
+TEST(LoadTekken, OtherPatternsAreMatchedByPcre2) {
+  const testing::TempDir dir;
+  const auto load = [&](const std::string& pattern) {
+    return LoadTokenizer(dir.Write(
+        "tekken.json", SmallFile([&](Json& file) { file["config"]["pattern"] = pattern; })));
+  };
+  std::vector<int32_t> ids;
+  load("ab|.").value()->Encode("abaab", ids);
+  EXPECT_EQ(ids, (std::vector<int32_t>{260, 4 + 'a', 260}));
+  ids.clear();
+  load("a|b").value()->Encode("ab", ids);
+  EXPECT_EQ(ids, (std::vector<int32_t>{4 + 'a', 4 + 'b'}));
+  const auto bad = load("(a");
+  EXPECT_EQ(bad.status().code(), Code::kInvalidArgument);
+  EXPECT_NE(bad.status().message().find("config.pattern"), std::string::npos);
+}
+
 // A file of 256 bytes, "ab" and three special tokens, with one thing changed.
-std::string SmallFile(const std::function<void(Json&)>& change = [](Json&) {}) {
+std::string SmallFile(const std::function<void(Json&)>& change) {
   Json file = {{"config",
                 {{"pattern", std::string(kTekkenPattern)},
                  {"num_vocab_tokens", 258},
@@ -126,7 +184,7 @@ std::string SmallFile(const std::function<void(Json&)>& change = [](Json&) {}) {
 }
 
 TEST(TekkenFile, ReadsWhatItShould) {
-  const TekkenFile file = ParseTekkenFile(SmallFile()).value();
+  const TekkenFile file = ParseTekkenFile(SmallFile([](Json&) {})).value();
   EXPECT_EQ(file.version, TokenizerVersion::kV11);
   EXPECT_EQ(file.vocab_size, 261);
   EXPECT_EQ(file.tokens.size(), 257U);
@@ -204,7 +262,7 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& file) { return file.param.name; });
 
 TEST(TekkenFile, WhatIsNoJsonIsOneClearError) {
-  const std::string good = SmallFile();
+  const std::string good = SmallFile([](Json&) {});
   for (size_t cut = 0; cut < good.size(); cut += 97) {
     EXPECT_FALSE(ParseTekkenFile(good.substr(0, cut)).ok()) << cut;
   }

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/tokenizer/regex_splitter.h"
+
+#include <array>
+#include <utility>
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "common/base/log.h"
+#include "common/base/strings.h"
+
+namespace mft {
+
+namespace {
+// PCRE2's \s has U+180E, which is not White_Space.
+constexpr std::string_view kWhiteSpace =
+    R"(\t-\r\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
+
+std::string WithOwnWhiteSpace(std::string_view pattern) {
+  std::string out;
+  bool in_class = false;
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    const char c = pattern[i];
+    if (c == '\\' && i + 1 < pattern.size()) {
+      const char escaped = pattern[++i];
+      if (escaped == 's') {
+        out += in_class ? std::string(kWhiteSpace) : StrCat("[", kWhiteSpace, "]");
+      } else if (escaped == 'S' && !in_class) {
+        out += StrCat("[^", kWhiteSpace, "]");
+      } else {
+        out += {'\\', escaped};
+      }
+      continue;
+    }
+    in_class = in_class ? c != ']' : c == '[';
+    out.push_back(c);
+  }
+  return out;
+}
+
+struct FreeMatchData {
+  void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
+};
+}  // namespace
+
+struct RegexSplitter::Code {
+  explicit Code(pcre2_code* compiled) : code(compiled) {}
+  ~Code() { pcre2_code_free(code); }
+  Code(const Code&) = delete;
+  Code& operator=(const Code&) = delete;
+  pcre2_code* code;
+};
+
+RegexSplitter::RegexSplitter(std::unique_ptr<Code> code) : code_(std::move(code)) {}
+RegexSplitter::~RegexSplitter() = default;
+
+Result<std::unique_ptr<RegexSplitter>> RegexSplitter::Create(const std::string& pattern) {
+  const std::string ours = WithOwnWhiteSpace(pattern);
+  int error = 0;
+  size_t offset = 0;
+  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(ours.data()),
+                                   ours.size(),
+                                   PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C,
+                                   &error,
+                                   &offset,
+                                   nullptr);
+  if (code == nullptr) {
+    std::array<char, 200> text{};
+    pcre2_get_error_message(error, reinterpret_cast<PCRE2_UCHAR*>(text.data()), text.size());
+    return InvalidArgument(StrCat("no regular expression: ",
+                                  text.data(),
+                                  " near \"",
+                                  Printable(ours.substr(std::min(offset, ours.size())), 40),
+                                  "\""));
+  }
+  auto owned = std::make_unique<Code>(code);
+  // Without JIT (none for this machine) matching is slower, not different.
+  static_cast<void>(pcre2_jit_compile(code, PCRE2_JIT_COMPLETE));
+  return std::unique_ptr<RegexSplitter>(new RegexSplitter(std::move(owned)));
+}
+
+void RegexSplitter::Split(std::string_view text,
+                          const std::function<void(std::string_view)>& piece) const {
+  const std::unique_ptr<pcre2_match_data, FreeMatchData> data(
+      pcre2_match_data_create_from_pattern(code_->code, nullptr));
+  MFT_CHECK(data != nullptr, "out of memory");
+  for (size_t at = 0; at < text.size();) {
+    const int found = pcre2_match(code_->code,
+                                  reinterpret_cast<PCRE2_SPTR>(text.data()),
+                                  text.size(),
+                                  at,
+                                  PCRE2_NO_UTF_CHECK,
+                                  data.get(),
+                                  nullptr);
+    if (found == PCRE2_ERROR_NOMATCH) {
+      return;
+    }
+    if (found < 0) {
+      LogWarning(StrCat("the tokenizer's pattern fails on a text (PCRE2 error ",
+                        found,
+                        "); its rest is one piece"));
+      piece(text.substr(at));
+      return;
+    }
+    const size_t* bounds = pcre2_get_ovector_pointer(data.get());
+    piece(text.substr(bounds[0], bounds[1] - bounds[0]));
+    at = bounds[1];
+    if (bounds[1] == bounds[0]) {  // an empty match: on to the next character
+      do {
+        ++at;
+      } while (at < text.size() && (static_cast<uint8_t>(text[at]) & 0xC0) == 0x80);
+    }
+  }
+}
+
+}  // namespace mft
