@@ -109,8 +109,9 @@ std::string Suggest(std::string_view name, std::span<const std::string> candidat
   return best;
 }
 
-bool IsValidUtf8(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
+size_t FirstInvalidUtf8(std::string_view text) {
+  size_t i = 0;
+  while (i < text.size()) {
     uint64_t eight = 0;
     if (i + sizeof(eight) <= text.size()) {
       std::memcpy(&eight, text.data() + i, sizeof(eight));
@@ -121,11 +122,15 @@ bool IsValidUtf8(std::string_view text) {
     }
     const size_t length = Utf8SequenceLength(text, i);
     if (length == 0) {
-      return false;
+      return i;
     }
     i += length;
   }
-  return true;
+  return i;
+}
+
+bool IsValidUtf8(std::string_view text) {
+  return FirstInvalidUtf8(text) == text.size();
 }
 
 std::string Printable(std::string_view text, size_t max_bytes) {

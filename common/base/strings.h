@@ -49,6 +49,8 @@ std::string_view Trim(std::string_view text);  // ASCII white space
 std::string Suggest(std::string_view name, std::span<const std::string> candidates);
 
 bool IsValidUtf8(std::string_view text);
+// Where the first bad byte is; text.size() where there is none.
+size_t FirstInvalidUtf8(std::string_view text);
 // Well-formed UTF-8 with each bad byte replaced by U+FFFD, cut at a character boundary to
 // at most `max_bytes` (then "..." is appended). For quoting user data in messages.
 std::string Printable(std::string_view text, size_t max_bytes);

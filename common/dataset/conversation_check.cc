@@ -72,8 +72,10 @@ Status CheckCalls(const std::vector<ChatMessage>& messages, size_t index) {
 Status CheckEnds(const std::vector<ChatMessage>& messages) {
   constexpr std::string_view kClass = "InvalidMessageStructureException";
   if (messages.empty()) {
-    return Problem(kClass,
-                   "the conversation must have at least one message besides the system prompt");
+    return Problem(
+        kClass,
+        "the conversation has no message besides the system prompt; it needs one of the user "
+        "and one of the assistant");
   }
   const Role last = messages.back().role;
   if (messages.size() == 1 && last != Role::kUser) {
@@ -113,7 +115,10 @@ Status CheckOrder(const std::vector<ChatMessage>& messages) {
                             RoleName(messages[i].role),
                             "' after role '",
                             RoleName(messages[i - 1].role),
-                            "'"));
+                            "'; ",
+                            messages[i - 1].role == Role::kTool
+                                ? "a tool result is followed by another or by the assistant"
+                                : "a tool result follows the assistant's call"));
     }
   }
   return Status::Ok();
@@ -132,13 +137,15 @@ Status CheckResults(const std::vector<ChatMessage>& messages) {
                        StrCat(Place(i),
                               ": not the same number of tool calls and results before it: ",
                               open > 0 ? open : -open,
-                              open > 0 ? " calls have no result" : " results too many"));
+                              open > 0 ? " without a result; add a tool message for each call"
+                                       : " results too many; remove them"));
       }
       open = static_cast<int64_t>(messages[i].tool_calls.size());
     }
   }
   if (open < 0) {
-    return Problem("InvalidMessageStructureException", "more tool results than tool calls");
+    return Problem("InvalidMessageStructureException",
+                   "more tool results than tool calls at the end; remove those without a call");
   }
   return Status::Ok();
 }

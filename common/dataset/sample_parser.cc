@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/dataset/sample_parser.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "common/dataset/sample_fields.h"
@@ -12,9 +13,32 @@ using samples::NotNull;
 using samples::Problem;
 using samples::Quote;
 
+Status NotUtf8(std::string_view line, size_t at) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  constexpr size_t kContext = 20;
+  const auto byte = static_cast<unsigned char>(line[at]);
+  return Problem("EncodingError",
+                 StrCat("byte ",
+                        at + 1,
+                        " of the line, 0x",
+                        kDigits[byte >> 4],
+                        kDigits[byte & 15],
+                        ", is not valid UTF-8, after \"",
+                        Printable(line.substr(at - std::min(at, kContext), std::min(at, kContext)),
+                                  samples::kQuotedBytes),
+                        "\"; convert the file to UTF-8"));
+}
+
+// A limit of ours or of Python's, not a mistake of writing.
+std::string LimitText(const Status& status) {
+  return status.code() == Code::kOutOfRange ? status.message()
+                                            : StrCat("invalid JSON: ", status.message());
+}
+
 Result<PyJson> ParseLine(std::string_view line) {
-  if (!IsValidUtf8(line)) {
-    return Problem("EncodingError", "the line is not valid UTF-8; convert the file to UTF-8");
+  const size_t bad_byte = FirstInvalidUtf8(line);
+  if (bad_byte < line.size()) {
+    return NotUtf8(line, bad_byte);
   }
   if (Trim(line).empty()) {
     return Problem("JSONDecodeError", "blank line; remove it");
@@ -25,13 +49,14 @@ Result<PyJson> ParseLine(std::string_view line) {
   }
   auto parsed = ParsePyJson(line);
   if (!parsed.ok()) {
-    return Problem("JSONDecodeError", StrCat("invalid JSON: ", parsed.status().message()));
+    return Problem("JSONDecodeError", LimitText(parsed.status()));
   }
   if (parsed->has_duplicate) {
-    return Problem("JSONDecodeError",
-                   StrCat("the key \"",
-                          Printable(parsed->duplicate_key, 80),
-                          "\" stands twice in one object; remove one"));
+    return Problem(
+        "JSONDecodeError",
+        StrCat("the key \"",
+               Printable(parsed->duplicate_key, 80),
+               "\" stands twice in one object, and only the last would count; remove one"));
   }
   if (!parsed->value.is(PyJson::Kind::kObject)) {
     return Problem("JSONDecodeError",
@@ -66,7 +91,11 @@ Result<TextSample> ParseText(const PyJson& object) {
 Result<std::vector<int32_t>> IntList(const PyJson& object, const std::string& key) {
   const PyJson* list = object.Find(key);
   if (list == nullptr || !list->is(PyJson::Kind::kList)) {
-    return Problem("TokensFormatError", StrCat("\"", key, "\" must be a list of integers"));
+    return Problem("TokensFormatError",
+                   StrCat("\"",
+                          key,
+                          "\" must be a list of integers, not ",
+                          list == nullptr ? "missing" : Quote(*list)));
   }
   std::vector<int32_t> values;
   values.reserve(list->items.size());
@@ -89,7 +118,13 @@ Result<std::vector<int32_t>> IntList(const PyJson& object, const std::string& ke
 Status SameLength(size_t tokens, size_t others, std::string_view key) {
   if (tokens != others) {
     return Problem("TokensFormatError",
-                   StrCat("\"", key, "\" has ", others, " elements for ", tokens, " tokens"));
+                   StrCat("\"",
+                          key,
+                          "\" has ",
+                          others,
+                          " elements for ",
+                          tokens,
+                          " tokens; it needs one for each"));
   }
   return Status::Ok();
 }

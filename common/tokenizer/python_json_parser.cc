@@ -122,21 +122,26 @@ class Parser {
     }
   }
 
-  Status Fail(std::string_view what) const {
+  // " at column 7, before ..."
+  std::string Where() const {
     const std::string_view before = text_.substr(0, at_);
     const auto line = std::count(before.begin(), before.end(), '\n') + 1;
-    const size_t column =
-        at_ - (before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1) + 1;
-    return NotJson(line == 1 ? StrCat(what, " at column ", column)
-                             : StrCat(what, " at line ", line, ", column ", column));
+    const size_t column = at_ - (before.rfind('\n') + 1) + 1;  // npos + 1 is 0
+    return StrCat(line == 1 ? " at column " : StrCat(" at line ", line, ", column "),
+                  column,
+                  at_ < text_.size() ? StrCat(", before ", Printable(text_.substr(at_), 20))
+                                     : ", at the end");
   }
+
+  Status Fail(std::string_view what) const { return NotJson(StrCat(what, Where())); }
 
   Status Value(PyJson& value, int depth) {
     if (++values_ > limits_.max_values) {
       return PastLimit(StrCat("JSON of more than ", limits_.max_values, " values"));
     }
     if (depth > limits_.max_depth) {
-      return PastLimit(StrCat("JSON nested deeper than ", limits_.max_depth, " levels"));
+      return PastLimit(
+          StrCat("JSON nested deeper than ", limits_.max_depth, " levels; flatten it"));
     }
     switch (Peek()) {
       case '{':
@@ -214,8 +219,11 @@ class Parser {
 
   Status Integer(std::string_view literal, size_t digits, PyJson& value) const {
     if (digits > limits_.max_int_digits) {
-      return PastLimit(
-          StrCat("an integer of ", digits, " digits, the limit is ", limits_.max_int_digits));
+      return PastLimit(StrCat("an integer of ",
+                              digits,
+                              " digits, the limit is ",
+                              limits_.max_int_digits,
+                              "; write it as a string"));
     }
     value.kind = PyJson::Kind::kInt;
     value.text = literal == "-0" ? "0" : literal;
@@ -260,10 +268,9 @@ class Parser {
         AppendUtf8(out, 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00));
         return Status::Ok();
       }
-      return PastLimit("a lone surrogate escape, which is no character");
     }
     if (unit >= 0xD800 && unit < 0xE000) {
-      return PastLimit("a lone surrogate escape, which is no character");
+      return PastLimit(StrCat("half of a surrogate pair, which is no character,", Where()));
     }
     AppendUtf8(out, unit);
     return Status::Ok();

@@ -7,9 +7,10 @@
 
 namespace mft {
 
-// Refuses what the library would read without checking: a model with a normalisation map, whose
-// offsets it trusts (a crafted one makes it read anywhere). Mistral's models have none. Also
-// refuses what is no protobuf message. `bytes`: a serialised sentencepiece.ModelProto.
+// Refuses what the library would read without checking, and no Mistral model has: a normalisation
+// map, whose offsets it trusts (a crafted one makes it read anywhere); a model that is not BPE, and
+// pieces that are empty, no text, of an unknown type or of no finite score (it throws, or orders by
+// NaN). Also refuses what is no protobuf message. `bytes`: a serialised sentencepiece.ModelProto.
 Status CheckSentencePieceFile(std::string_view bytes);
 
 }  // namespace mft

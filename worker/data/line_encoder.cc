@@ -34,7 +34,8 @@ Status LineEncoder::EncodeInto(SourceKind kind,
                        "] is ",
                        ids[i],
                        ", outside the model's vocabulary of ",
-                       options_.vocab_size)};
+                       options_.vocab_size,
+                       "; tokenise with the model's own tokenizer")};
       }
     }
     out.push_back(tokens->sample);
@@ -68,8 +69,13 @@ Status LineEncoder::EncodeInto(SourceKind kind,
 EncodedLine LineEncoder::Encode(SourceKind kind, const DataLine& line) const {
   EncodedLine result;
   if (line.too_long) {
-    result.problems.push_back(InvalidArgument(
-        StrCat("the line is longer than ", FormatBytes(LineReader::kMaxLineBytes))));
+    result.problems.push_back({Code::kInvalidArgument,
+                               "LineTooLong",
+                               StrCat("the line is longer than ",
+                                      FormatBytes(LineReader::kMaxLineBytes),
+                                      ", it begins with ",
+                                      Printable(line.text, 40),
+                                      "; split the sample, or add the missing line ends")});
     return result;
   }
   const Result<Sample> sample = ParseSample(kind, line.text);

@@ -198,6 +198,36 @@ TEST(LoadTokenizer, RefusesNormalisationMaps) {
   }
 }
 
+// Appended fields are merged into the model; each of these made the library throw or sort by NaN.
+TEST(LoadTokenizer, RefusesModelsThatTheLibraryTrusts) {
+  const testing::TempDir dir;
+  const std::string model = ReadFile(testing::TokenizerFile(kV3)).value();
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {std::string("\x12\x02\x18\x01", 4), "type 1"},       // unigram
+      {std::string("\x0A\x05\x15\0\0\0\0", 7), "no text"},  // no piece
+      {std::string("\x0A\x02\x0A\0", 4), "bad text"},       // ""
+      {std::string("\x0A\x04\x0A\x02"
+                   "a\0",
+                   6),
+       "bad text"},                                          // "a\0"
+      {std::string("\x0A\x03\x0A\x01\xFF", 5), "bad text"},  // no UTF-8
+      {std::string("\x0A\x08\x0A\x01"
+                   "a\x15\0\0\xC0\x7F",
+                   10),
+       "bad score"},  // NaN
+      {std::string("\x0A\x05\x0A\x01"
+                   "a\x18\x09",
+                   7),
+       "bad type"},
+  };
+  for (const auto& [fields, part] : cases) {
+    const auto tokenizer = LoadTokenizer(dir.Write("tokenizer.model.v3", model + fields));
+    ASSERT_FALSE(tokenizer.ok()) << part;
+    EXPECT_NE(tokenizer.status().message().find(part), std::string::npos)
+        << tokenizer.status().message();
+  }
+}
+
 TEST(FindTokenizerFile, WantsExactlyOne) {
   const testing::TempDir dir;
   EXPECT_EQ(FindTokenizerFile(dir.path()).status().code(), Code::kNotFound);
