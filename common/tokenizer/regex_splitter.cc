@@ -2,6 +2,7 @@
 #include "common/tokenizer/regex_splitter.h"
 
 #include <array>
+#include <atomic>
 #include <utility>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -21,27 +22,53 @@ std::string WithOwnWhiteSpace(std::string_view pattern) {
   std::string out;
   bool in_class = false;
   for (size_t i = 0; i < pattern.size(); ++i) {
-    const char c = pattern[i];
-    if (c == '\\' && i + 1 < pattern.size()) {
-      const char escaped = pattern[++i];
-      if (escaped == 's') {
-        out += in_class ? std::string(kWhiteSpace) : StrCat("[", kWhiteSpace, "]");
-      } else if (escaped == 'S' && !in_class) {
-        out += StrCat("[^", kWhiteSpace, "]");
-      } else {
-        out += {'\\', escaped};
-      }
+    const std::string_view two = pattern.substr(i, 2);
+    size_t end = i + 1;  // of what is taken over as it is
+    if (two == "\\s" || (two == "\\S" && !in_class)) {
+      out +=
+          in_class ? std::string(kWhiteSpace) : StrCat(two == "\\s" ? "[" : "[^", kWhiteSpace, "]");
+      ++i;
       continue;
     }
-    in_class = in_class ? c != ']' : c == '[';
-    out.push_back(c);
+    if (two[0] == '\\') {
+      end = i + two.size();
+    } else if (in_class && two == "[:" && pattern.find(":]", i) != pattern.npos) {
+      end = pattern.find(":]", i) + 2;
+    } else if (!in_class && two[0] == '[') {
+      in_class = true;
+      end += pattern.substr(end).starts_with('^') ? 1 : 0;
+      end += pattern.substr(end).starts_with(']') ? 1 : 0;  // as the first, one of the class
+    } else if (in_class && two[0] == ']') {
+      in_class = false;
+    }
+    out += pattern.substr(i, end - i);
+    i = end - 1;
   }
   return out;
 }
 
-struct FreeMatchData {
+struct FreeMatch {
   void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
+  void operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
 };
+
+// As long as the engine of Mistral's library tries.
+constexpr uint32_t kMaxSteps = 1'000'000;
+constexpr uint32_t kMaxHeapKib = 64 * 1024;
+std::string ErrorText(int error) {
+  std::array<char, 200> text{};
+  pcre2_get_error_message(error, reinterpret_cast<PCRE2_UCHAR*>(text.data()), text.size());
+  return text.data();
+}
+
+void SayOnce(int error) {
+  static std::atomic<bool> said = false;
+  if (!said.exchange(true)) {
+    LogWarning(StrCat("the tokenizer's pattern fails on a text (",
+                      ErrorText(error),
+                      "); the rest of such a text is one piece. Said once."));
+  }
+}
 }  // namespace
 
 struct RegexSplitter::Code {
@@ -66,10 +93,8 @@ Result<std::unique_ptr<RegexSplitter>> RegexSplitter::Create(const std::string& 
                                    &offset,
                                    nullptr);
   if (code == nullptr) {
-    std::array<char, 200> text{};
-    pcre2_get_error_message(error, reinterpret_cast<PCRE2_UCHAR*>(text.data()), text.size());
     return InvalidArgument(StrCat("no regular expression: ",
-                                  text.data(),
+                                  ErrorText(error),
                                   " near \"",
                                   Printable(ours.substr(std::min(offset, ours.size())), 40),
                                   "\""));
@@ -82,24 +107,31 @@ Result<std::unique_ptr<RegexSplitter>> RegexSplitter::Create(const std::string& 
 
 void RegexSplitter::Split(std::string_view text,
                           const std::function<void(std::string_view)>& piece) const {
-  const std::unique_ptr<pcre2_match_data, FreeMatchData> data(
-      pcre2_match_data_create_from_pattern(code_->code, nullptr));
-  MFT_CHECK(data != nullptr, "out of memory");
+  const std::unique_ptr<pcre2_match_data, FreeMatch> data(pcre2_match_data_create(1, nullptr));
+  const std::unique_ptr<pcre2_match_context, FreeMatch> limits(pcre2_match_context_create(nullptr));
+  MFT_CHECK(data != nullptr && limits != nullptr, "out of memory");
+  pcre2_set_match_limit(limits.get(), kMaxSteps);
+  pcre2_set_heap_limit(limits.get(), kMaxHeapKib);
+  const auto match = [&](size_t at, uint32_t options) {
+    return pcre2_match(code_->code,
+                       reinterpret_cast<PCRE2_SPTR>(text.data()),
+                       text.size(),
+                       at,
+                       PCRE2_NO_UTF_CHECK | options,
+                       data.get(),
+                       limits.get());
+  };
+  const bool valid = IsValidUtf8(text);
   for (size_t at = 0; at < text.size();) {
-    const int found = pcre2_match(code_->code,
-                                  reinterpret_cast<PCRE2_SPTR>(text.data()),
-                                  text.size(),
-                                  at,
-                                  PCRE2_NO_UTF_CHECK,
-                                  data.get(),
-                                  nullptr);
+    int found = valid ? match(at, 0) : PCRE2_ERROR_BADDATA;
+    if (found == PCRE2_ERROR_JIT_STACKLIMIT) {  // 32 KiB; the interpreter has the heap
+      found = match(at, PCRE2_NO_JIT);
+    }
     if (found == PCRE2_ERROR_NOMATCH) {
       return;
     }
     if (found < 0) {
-      LogWarning(StrCat("the tokenizer's pattern fails on a text (PCRE2 error ",
-                        found,
-                        "); its rest is one piece"));
+      SayOnce(found);
       piece(text.substr(at));
       return;
     }

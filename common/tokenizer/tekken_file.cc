@@ -13,6 +13,8 @@ namespace mft {
 
 namespace {
 constexpr int64_t kMaxVocabulary = 1 << 22;
+constexpr int64_t kMaxSpecial = 1 << 16;
+constexpr size_t kMaxPatternBytes = size_t{1} << 14;
 constexpr size_t kByteTokens = 256;
 
 // v3 and v7 files without a list of their own have this one.
@@ -87,14 +89,20 @@ Status ReadConfig(const Json& config, TekkenFile& file, int64_t& num_special) {
         StrCat("version \"", version, "\" is no Tekken version (v3, v7, v11, v13 and v15 are)"));
   }
   file.version = *known;
+  if (file.pattern.size() > kMaxPatternBytes) {
+    return InvalidArgument(
+        StrCat("pattern has ", file.pattern.size(), " bytes, more than ", kMaxPatternBytes));
+  }
   if (vocab_size < 1 || vocab_size > kMaxVocabulary || num_special < 3 ||
-      num_special + static_cast<int64_t>(kByteTokens) > vocab_size) {
+      num_special > kMaxSpecial || num_special + static_cast<int64_t>(kByteTokens) > vocab_size) {
     return InvalidArgument(StrCat("default_vocab_size ",
                                   vocab_size,
                                   " with default_num_special_tokens ",
                                   num_special,
                                   " leaves no room for the 256 bytes, or is above ",
-                                  kMaxVocabulary));
+                                  kMaxVocabulary,
+                                  " or ",
+                                  kMaxSpecial));
   }
   file.vocab_size = static_cast<int32_t>(vocab_size);
   return Status::Ok();
@@ -130,8 +138,7 @@ Status ReadVocabulary(std::vector<TekkenEntry>& entries, int64_t count, TekkenFi
 
 Status ReadSpecial(const TekkenDocument& document, int64_t count, TekkenFile& file) {
   file.special.resize(static_cast<size_t>(count));
-  const bool listed =
-      document.rest.contains("special_tokens") && document.rest["special_tokens"].is_array();
+  const bool listed = document.lists_special;
   if (!listed && file.version > TokenizerVersion::kV7) {
     return InvalidArgument(StrCat("no special_tokens, which ",
                                   TokenizerVersionName(file.version),
@@ -169,18 +176,15 @@ Status ReadSpecial(const TekkenDocument& document, int64_t count, TekkenFile& fi
 
 Result<TekkenFile> ParseTekkenFile(std::string_view content) {
   MFT_ASSIGN_OR_RETURN(TekkenDocument document, ParseTekkenJson(content));
-  const Json& rest = document.rest;
-  if (!rest.contains("config") || !rest["config"].is_object()) {
+  if (!document.config.is_object()) {
     return InvalidArgument("no \"config\" object");
   }
   TekkenFile file;
   int64_t num_special = 0;
-  MFT_RETURN_IF_ERROR(ReadConfig(rest["config"], file, num_special).WithContext("config"));
+  MFT_RETURN_IF_ERROR(ReadConfig(document.config, file, num_special).WithContext("config"));
   MFT_RETURN_IF_ERROR(ReadVocabulary(document.vocab, file.vocab_size - num_special, file));
   MFT_RETURN_IF_ERROR(ReadSpecial(document, num_special, file));
-  if (rest.contains("model_settings_builder")) {
-    file.model_settings = rest["model_settings_builder"];
-  }
+  file.model_settings = std::move(document.model_settings);
   if (!file.model_settings.is_null() && file.version < TokenizerVersion::kV15) {
     return InvalidArgument(StrCat("model_settings_builder is of v15, the file is ",
                                   TokenizerVersionName(file.version)));

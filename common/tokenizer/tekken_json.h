@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The JSON of a Tekken file without its whole document tree: 150,000 entries of 15 MB become a
-// list.
+// The JSON of a Tekken file without a tree of it: 150,000 entries of 15 MB become a list. What the
+// loader does not need takes no memory, however much of it there is.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,9 @@ struct TekkenEntry {
 struct TekkenDocument {
   std::vector<TekkenEntry> vocab;
   std::vector<TekkenEntry> special;
-  Json rest;  // all other members, "special_tokens" being null, an empty list or absent
+  bool lists_special = false;  // special_tokens is a list, which may be empty
+  Json config;                 // null where absent
+  Json model_settings;         // model_settings_builder; null where absent
 };
 
 // INVALID_ARGUMENT: not JSON, or an entry that is not what the format says.

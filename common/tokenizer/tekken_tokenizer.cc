@@ -17,7 +17,7 @@
 namespace mft {
 
 namespace {
-constexpr size_t kMaxFileBytes = size_t{256} << 20;
+constexpr size_t kMaxFileBytes = size_t{64} << 20;
 
 class TekkenTokenizer final : public Tokenizer {
  public:

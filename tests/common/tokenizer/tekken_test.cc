@@ -139,6 +139,31 @@ TEST(RegexSplitter, LeavesOutWhatNothingMatches) {
   EXPECT_EQ(RegexPieces("\\S+|[\\s]+", "a\u180eb \u3000c"), (Words{"a\u180eb", " \u3000", "c"}));
   EXPECT_FALSE(RegexSplitter::Create("(").ok());
   EXPECT_FALSE(RegexSplitter::Create("[a").ok());
+  EXPECT_FALSE(RegexSplitter::Create("a\\C").ok());
+  EXPECT_FALSE(RegexSplitter::Create("\xFF").ok());
+  EXPECT_EQ(RegexPieces("(?<=a)b", "ab bb ab"), (Words{"b", "b"})) << "looks back beyond pieces";
+}
+
+TEST(RegexSplitter, WhiteSpaceIsThatOfUnicode) {
+  using Words = std::vector<std::string>;
+  const std::string text =
+      "a\u180Eb\u00A0c\u2003\u0085d\u200Be\x1F\x0B"
+      "f";
+  const Words words = {"a\u180Eb", "c", "d\u200Be\x1F", "f"};
+  EXPECT_EQ(RegexPieces("\\S+", text), words);
+  EXPECT_EQ(RegexPieces("[^\\s]+", text), words);
+  EXPECT_EQ(RegexPieces("\\s+", text), (Words{"\u00A0", "\u2003\u0085", "\x0B"}));
+  EXPECT_EQ(RegexPieces("[^]\\s[:punct:]\\s]+", "a]b c.s d"), (Words{"a", "b", "c", "s", "d"}));
+}
+
+TEST(RegexSplitter, WhereTheEngineGivesUpTheRestIsOnePiece) {
+  using Words = std::vector<std::string>;
+  const std::string text = "b " + std::string(200, 'a') + "!";
+  EXPECT_EQ(RegexPieces("b|(?:a|aa|aaa)+(?=\\?| $)", text), (Words{"b", text.substr(1)}));
+  EXPECT_EQ(RegexPieces(".", "a\xE2\x82"), (Words{"a\xE2\x82"})) << "no UTF-8";
+  // More than the stack of the machine code holds.
+  const std::string deep(100'000, 'a');
+  EXPECT_EQ(RegexPieces("(?:(a)|b)+", deep + " " + deep), (Words{deep, deep}));
 }
 
 TEST(LoadTekken, OtherPatternsAreMatchedByPcre2) {
@@ -223,6 +248,12 @@ INSTANTIATE_TEST_SUITE_P(
         Hostile{"HugeVocabulary",
                 [](Json& f) { f["config"]["default_vocab_size"] = int64_t{1} << 40; },
                 "default_vocab_size 1099511627776"},
+        Hostile{"HugeSpecial",
+                [](Json& f) {
+                  f["config"]["default_vocab_size"] = 4'000'256;
+                  f["config"]["default_num_special_tokens"] = 4'000'000;
+                },
+                "default_num_special_tokens 4000000"},
         Hostile{"NegativeSpecial",
                 [](Json& f) { f["config"]["default_num_special_tokens"] = -4; },
                 "default_num_special_tokens -4"},
@@ -230,6 +261,33 @@ INSTANTIATE_TEST_SUITE_P(
         Hostile{"NoVocabulary", [](Json& f) { f.erase("vocab"); }, "vocab has 0 entries"},
         Hostile{
             "VocabularyOfNumbers", [](Json& f) { f["vocab"][0] = 7; }, "vocab[0] is not an object"},
+        Hostile{"VocabularyOfLists",
+                [](Json& f) { f["vocab"][0] = Json::array({1}); },
+                "vocab[0] is not an object"},
+        Hostile{"VocabularyNoList", [](Json& f) { f["vocab"] = "x"; }, "vocab is no list"},
+        Hostile{"VocabularyAnObject",
+                [](Json& f) {
+                  f["vocab"] = {{"0", 1}};
+                },
+                "vocab is no list"},
+        Hostile{"BytesOfNumbers",
+                [](Json& f) { f["vocab"][9]["token_bytes"] = 7; },
+                "vocab[9]: token_bytes is no text"},
+        Hostile{"BytesOfLists",
+                [](Json& f) { f["vocab"][9]["token_bytes"] = Json::array({"YWI="}); },
+                "vocab[9]: token_bytes is no text"},
+        Hostile{"FractionalRank",
+                [](Json& f) { f["vocab"][9]["rank"] = 9.0; },
+                "vocab[9]: rank is no integer"},
+        Hostile{"HugeRank",
+                [](Json& f) { f["vocab"][9]["rank"] = UINT64_MAX; },
+                "vocab[9]: rank is no integer"},
+        Hostile{"ManySettings",
+                [](Json& f) { f["model_settings_builder"] = std::vector<int>(5000); },
+                "model_settings_builder has more than"},
+        Hostile{"LongPattern",
+                [](Json& f) { f["config"]["pattern"] = std::string(100'000, 'a'); },
+                "pattern has 100000 bytes"},
         Hostile{"WrongRank", [](Json& f) { f["vocab"][7]["rank"] = 8; }, "vocab[7].rank is 8"},
         Hostile{"RankOfText", [](Json& f) { f["vocab"][7]["rank"] = "7"; }, "vocab[7]: "},
         Hostile{"NoBytes", [](Json& f) { f["vocab"][9].erase("token_bytes"); }, "vocab[9]: "},
@@ -270,7 +328,16 @@ TEST(TekkenFile, WhatIsNoJsonIsOneClearError) {
   EXPECT_FALSE(ParseTekkenFile(deep).ok());
   std::string nested = good;
   nested.insert(1, "\"x\":" + deep + ",");
-  EXPECT_TRUE(ParseTekkenFile(nested).ok()) << "an unknown member is passed over";
+  EXPECT_FALSE(ParseTekkenFile(nested).ok()) << "too deep, even where nobody looks";
+  std::string unknown = good;
+  unknown.insert(1,
+                 R"("x": [[1, {"config": 2, "rank": "3"}], 1e400, -7, true], "y": {"vocab": []},)");
+  EXPECT_FALSE(ParseTekkenFile(unknown).ok()) << "a number beyond all bounds";
+  unknown.replace(unknown.find("1e400"), 5, "1e300");
+  EXPECT_TRUE(ParseTekkenFile(unknown).ok()) << "an unknown member is passed over";
+  std::string twice = good;
+  twice.insert(1, R"("vocab": [],)");
+  EXPECT_EQ(ParseTekkenFile(twice).status().message(), "\"vocab\" stands twice");
   EXPECT_FALSE(ParseTekkenFile("\xFF\xFE{}").ok());
   EXPECT_FALSE(ParseTekkenFile("[]").ok());
 }
