@@ -66,6 +66,11 @@ TEST_F(Validate, CountsWhatTrainingWouldSee) {
   EXPECT_EQ(chat["samples"], 2);
   EXPECT_EQ(chat["chunked_samples"], 1);
   EXPECT_EQ(chat["weight"], 3.0);
+  EXPECT_EQ(chat["duplicates"], 0);
+  EXPECT_EQ(
+      chat["length_histogram"].dump(),
+      R"([{"min_tokens":5,"max_tokens":8,"samples":2},{"min_tokens":33,"max_tokens":64,"samples":1}])");
+  EXPECT_THAT(text.out, HasSubstr("tokens     samples\n            5-8           2  ####"));
   EXPECT_EQ(chat["loss_tokens"], 2 * 3);  // "b" EOS, "d" EOS, and the chunk's "b" EOS
   EXPECT_EQ(report["sources"][2]["tokens"], 6);
   // The cache that training reads has the same counts.
@@ -99,6 +104,61 @@ TEST_F(Validate, ReportsEveryProblemOfEveryFile) {
   EXPECT_EQ(report["problems"][1]["file"], dir_.File("text.jsonl"));
   EXPECT_EQ(report["problems"][1]["line"], 1);
   EXPECT_EQ(report["problems"][1]["class"], "AssertionError");
+}
+
+// The daemon's VALIDATING is PrepareData.
+TEST_F(Validate, PreparationReportsTheSame) {
+  AddTokenizer();
+  spec_.no_eval = false;
+  spec_.seq_len = 4;
+  spec_.data.data = dir_.Write("text.jsonl", "{\"text\": 7}\n{\"text\": \"one two three four\"}\n");
+  spec_.data.instruct_data = dir_.Write(
+      "a.jsonl",
+      StrCat(R"({"system_prompt": "S", "messages": [{"role": "assistant", "content": "a"}, )",
+             R"({"role": "assistant", "content": "b"}]})",
+             "\n[]\n",
+             kGood,
+             "\n\xFF"));
+  spec_.data.eval_instruct_data = dir_.Write("eval.jsonl", "{}\n");
+  EXPECT_EQ(Prepare().status().reason(), "VALIDATION_FAILED");
+  std::vector<std::string> told[2];
+  const Json report = RunJson();
+  for (const Json& problem : report["problems"]) {
+    const bool warning = problem["severity"] == "warning";
+    const int64_t line = problem["line"];
+    told[warning ? 1 : 0].push_back(
+        StrCat(problem["file"].get<std::string>(),
+               line > 0 ? StrCat(":", line) : "",
+               ": ",
+               warning ? "" : problem["class"].get<std::string>() + ": ",
+               problem["message"].get<std::string>()));
+  }
+  EXPECT_EQ(observer_.problems, told[0]);
+  EXPECT_EQ(observer_.warnings, told[1]);
+  EXPECT_EQ(told[0].size(), 4u);
+  EXPECT_EQ(told[1].size(), 3u);
+}
+
+TEST_F(Validate, OverridesChangeTheJobFile) {
+  const std::string data = dir_.Write("a.jsonl", StrCat(kGood, "\n", kGood, "\n"));
+  const std::string yaml = dir_.Write("job.yaml",
+                                      StrCat("model_id_or_path: ",
+                                             spec_.model_id_or_path,
+                                             "\nrun_dir: ",
+                                             spec_.run_dir,
+                                             "\ndata: {instruct_data: ",
+                                             dir_.File("none.jsonl"),
+                                             "}\nmax_steps: 1\n"));
+  EXPECT_EQ(testing::RunMftData({"validate", "--config", yaml}).exit_code, 3);
+  const ProgramResult changed = testing::RunMftData(
+      {"validate", "--config", yaml, "--set", "data.instruct_data=" + data, "--set", "seq_len=9"});
+  EXPECT_EQ(changed.exit_code, 0) << changed.out << changed.err;
+  EXPECT_THAT(changed.out, HasSubstr("1 line repeats an earlier one, the first is " + data + ":2"));
+  EXPECT_EQ(testing::RunMftData({"validate", data, "--set", "seq_len=9"}).exit_code, 2);
+  const ProgramResult bad =
+      testing::RunMftData({"validate", "--config", yaml, "--set", "seqlen=9"});
+  EXPECT_EQ(bad.exit_code, 3);
+  EXPECT_THAT(bad.err, HasSubstr("seqlen"));
 }
 
 TEST_F(Validate, EveryInvalidFixtureIsReportedWithItsLine) {
