@@ -11,40 +11,55 @@
 namespace mft {
 
 namespace {
+// Up to eight bytes at `at`, of which `left` count. Eight are read.
+uint64_t Word(const char* at, size_t left) {
+  uint64_t word;
+  std::memcpy(&word, at, sizeof(word));
+  return left >= 8 ? word : word & ((uint64_t{1} << (8 * left)) - 1);
+}
+
 // A multiply for each eight bytes; the table is built from a file that was checked, so nobody gains
 // by collisions beyond what a short probe costs.
 uint32_t Hash(std::string_view bytes) {
   constexpr uint64_t kMultiplier = 0x9E3779B97F4A7C15;
   uint64_t hash = bytes.size() * kMultiplier;
-  const char* at = bytes.data();
-  size_t left = bytes.size();
-  for (; left >= 8; at += 8, left -= 8) {
-    uint64_t word;
-    std::memcpy(&word, at, 8);
-    hash = (std::rotl(hash, 23) ^ word) * kMultiplier;
+  for (size_t at = 0; at < bytes.size(); at += 8) {
+    hash = (std::rotl(hash, 23) ^ Word(bytes.data() + at, bytes.size() - at)) * kMultiplier;
   }
-  uint64_t word = 0;
-  std::memcpy(&word, at, left);
-  hash = (std::rotl(hash, 23) ^ word) * kMultiplier;
   return static_cast<uint32_t>(hash >> 32);
+}
+
+bool Same(const char* a, const char* b, size_t size) {
+  uint64_t difference = 0;
+  for (size_t at = 0; at < size; at += 8) {
+    difference |= Word(a + at, size - at) ^ Word(b + at, size - at);
+  }
+  return difference == 0;
 }
 }  // namespace
 
-BytePairs::BytePairs(const std::vector<std::string>& tokens) {
+BytePairs::BytePairs(const std::vector<std::string>& tokens) : two_(size_t{256} * 256, kNone) {
   slots_.resize(std::bit_ceil(tokens.size() * 2 + 1));
   begin_.reserve(tokens.size() + 1);
   begin_.push_back(0);
-  for (size_t rank = 0; rank < tokens.size(); ++rank) {
-    const std::string& token = tokens[rank];
+  for (const std::string& token : tokens) {
     bytes_ += token;
     begin_.push_back(static_cast<uint32_t>(bytes_.size()));
     longest_ = std::max(longest_, token.size());
-    const uint32_t hash = Hash(token);
+  }
+  bytes_.append(kSlack, '\0');
+  for (size_t rank = 0; rank < tokens.size(); ++rank) {
+    const uint32_t hash = Hash(token(rank));
     size_t at = hash & (slots_.size() - 1);
     while (slots_[at].rank != kNone) {
       at = (at + 1) & (slots_.size() - 1);
     }
     slots_[at] = {hash, static_cast<uint32_t>(rank)};
+  }
+  for (size_t pair = 0; pair < two_.size(); ++pair) {
+    std::array<char, 2 + kSlack> bytes = {static_cast<char>(pair & 0xFF),
+                                          static_cast<char>(pair >> 8)};
+    two_[pair] = Rank({bytes.data(), 2});
   }
 }
 
@@ -55,31 +70,41 @@ uint32_t BytePairs::Rank(std::string_view bytes) const {
   const uint32_t hash = Hash(bytes);
   size_t at = hash & (slots_.size() - 1);
   while (slots_[at].rank != kNone) {
-    if (slots_[at].hash == hash && token(slots_[at].rank) == bytes) {
-      return slots_[at].rank;
+    if (slots_[at].hash == hash) {
+      const std::string_view found = token(slots_[at].rank);
+      if (found.size() == bytes.size() && Same(found.data(), bytes.data(), bytes.size())) {
+        return slots_[at].rank;
+      }
     }
     at = (at + 1) & (slots_.size() - 1);
   }
   return kNone;
 }
 
-void BytePairs::Encode(std::string_view piece, int32_t offset, std::vector<int32_t>& out) const {
+uint32_t BytePairs::RankOfTwo(const char* bytes) const {
+  return two_[static_cast<uint8_t>(bytes[0]) | size_t{static_cast<uint8_t>(bytes[1])} << 8];
+}
+
+int32_t* BytePairs::Encode(std::string_view piece, int32_t offset, int32_t* out) const {
   if (piece.empty()) {
-    return;
+    return out;
   }
-  if (const uint32_t rank = Rank(piece); rank != kNone) {
-    out.push_back(static_cast<int32_t>(rank) + offset);
-  } else if (piece.size() <= kShortPiece) {
-    EncodeShort(piece, offset, out);
-  } else {
-    EncodeLong(piece, offset, out);
+  if (piece.size() > kShortPiece) {
+    const std::string padded = std::string(piece).append(kSlack, '\0');
+    return EncodeLong(std::string_view(padded).substr(0, piece.size()), offset, out);
   }
+  std::array<char, kShortPiece + kSlack> padded;
+  std::memcpy(padded.data(), piece.data(), piece.size());
+  std::memset(padded.data() + piece.size(), 0, kSlack);
+  return EncodeShort({padded.data(), piece.size()}, offset, out);
 }
 
 // Parts in an array; `merged[i]` is the rank of part i together with the next one.
-void BytePairs::EncodeShort(std::string_view piece,
-                            int32_t offset,
-                            std::vector<int32_t>& out) const {
+int32_t* BytePairs::EncodeShort(std::string_view piece, int32_t offset, int32_t* out) const {
+  if (const uint32_t rank = Rank(piece); rank != kNone) {
+    *out = static_cast<int32_t>(rank) + offset;
+    return out + 1;
+  }
   std::array<uint8_t, kShortPiece + 1> begin;
   std::array<uint32_t, kShortPiece> merged;
   size_t parts = piece.size();
@@ -89,9 +114,10 @@ void BytePairs::EncodeShort(std::string_view piece,
   for (size_t i = 0; i <= parts; ++i) {
     begin[i] = static_cast<uint8_t>(i);
   }
-  for (size_t i = 0; i < parts; ++i) {
-    merged[i] = rank_at(i);
+  for (size_t i = 0; i + 1 < parts; ++i) {
+    merged[i] = RankOfTwo(piece.data() + i);
   }
+  merged[parts - 1] = kNone;
   while (parts > 1) {
     const size_t best = static_cast<size_t>(
         std::min_element(merged.begin(), merged.begin() + static_cast<std::ptrdiff_t>(parts)) -
@@ -112,15 +138,17 @@ void BytePairs::EncodeShort(std::string_view piece,
     }
   }
   for (size_t i = 0; i < parts; ++i) {
-    out.push_back(static_cast<int32_t>(Rank(piece.substr(begin[i], begin[i + 1] - begin[i]))) +
-                  offset);
+    *out++ = static_cast<int32_t>(Rank(piece.substr(begin[i], begin[i + 1] - begin[i]))) + offset;
   }
+  return out;
 }
 
 // Parts in a linked list, candidates in a heap; one whose parts changed meanwhile is passed over.
-void BytePairs::EncodeLong(std::string_view piece,
-                           int32_t offset,
-                           std::vector<int32_t>& out) const {
+int32_t* BytePairs::EncodeLong(std::string_view piece, int32_t offset, int32_t* out) const {
+  if (const uint32_t rank = Rank(piece); rank != kNone) {
+    *out = static_cast<int32_t>(rank) + offset;
+    return out + 1;
+  }
   struct Part {
     size_t end;       // where the next part begins
     size_t previous;  // where the part before begins
@@ -169,8 +197,9 @@ void BytePairs::EncodeLong(std::string_view piece,
     }
   }
   for (size_t i = 0; i < size; i = parts[i].end) {
-    out.push_back(static_cast<int32_t>(Rank(piece.substr(i, parts[i].end - i))) + offset);
+    *out++ = static_cast<int32_t>(Rank(piece.substr(i, parts[i].end - i))) + offset;
   }
+  return out;
 }
 
 }  // namespace mft

@@ -16,9 +16,9 @@ class BytePairs {
   // `tokens`: distinct byte strings by rank; the first 256 are the single bytes.
   explicit BytePairs(const std::vector<std::string>& tokens);
 
-  // Appends the ranks of `piece`, each plus `offset`. No allocation for pieces of up to
-  // kShortPiece bytes; n log n for longer ones.
-  void Encode(std::string_view piece, int32_t offset, std::vector<int32_t>& out) const;
+  // Writes the ranks of `piece`, each plus `offset`, at most one a byte, and returns the end of
+  // what is written. No allocation for pieces of up to kShortPiece bytes; n log n for longer ones.
+  int32_t* Encode(std::string_view piece, int32_t offset, int32_t* out) const;
 
   std::string_view token(size_t rank) const {
     return std::string_view(bytes_).substr(begin_[rank], begin_[rank + 1] - begin_[rank]);
@@ -32,14 +32,18 @@ class BytePairs {
     uint32_t hash = 0;
     uint32_t rank = kNone;
   };
-  // The token of exactly these bytes, or kNone.
+  // Bytes that must be readable after a text whose rank is wanted.
+  static constexpr size_t kSlack = 8;
+  // The token of exactly these bytes, or kNone. REQUIRES: kSlack.
   uint32_t Rank(std::string_view bytes) const;
-  void EncodeShort(std::string_view piece, int32_t offset, std::vector<int32_t>& out) const;
-  void EncodeLong(std::string_view piece, int32_t offset, std::vector<int32_t>& out) const;
+  uint32_t RankOfTwo(const char* bytes) const;
+  int32_t* EncodeShort(std::string_view piece, int32_t offset, int32_t* out) const;
+  int32_t* EncodeLong(std::string_view piece, int32_t offset, int32_t* out) const;
 
-  std::string bytes_;            // of all tokens, one after the other
+  std::string bytes_;            // of all tokens, one after the other, and kSlack more
   std::vector<uint32_t> begin_;  // [tokens + 1]
   std::vector<Slot> slots_;      // open addressing; the size is a power of two
+  std::vector<uint32_t> two_;    // [256 * 256]: of two bytes
   size_t longest_ = 0;
 };
 

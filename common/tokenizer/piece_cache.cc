@@ -8,7 +8,7 @@
 namespace mft {
 
 namespace {
-// What a call may leave behind in a pooled item, in bytes.
+// What an encoding may leave behind, in bytes.
 constexpr size_t kKeptScratch = size_t{1} << 20;
 }  // namespace
 
@@ -44,8 +44,28 @@ void PieceCache::Insert(std::string_view key, std::span<const int32_t> ids) {
   }
 }
 
+std::string_view CachedEncoding::Begin(std::string_view prefix, std::string_view text) {
+  text_.assign(prefix).append(text).append(PieceCache::kSlackBytes, '\0');
+  const std::string_view whole(text_.data(), prefix.size() + text.size());
+  if (ids_.size() < whole.size() + PieceCache::kSlackIds) {
+    ids_.resize(whole.size() + PieceCache::kSlackIds);
+  }
+  end_ = ids_.data();
+  return whole;
+}
+
+void CachedEncoding::End(std::vector<int32_t>& out) {
+  out.insert(out.end(), ids_.data(), end_);
+  if (text_.capacity() > kKeptScratch) {
+    text_ = std::string();
+  }
+  if (ids_.capacity() * sizeof(int32_t) > kKeptScratch) {
+    ids_ = std::vector<int32_t>();
+  }
+}
+
 PieceCachePool::Lease PieceCachePool::Take() {
-  std::unique_ptr<Item> item;
+  std::unique_ptr<CachedEncoding> item;
   {
     const std::lock_guard lock(mutex_);
     if (!idle_.empty()) {
@@ -53,16 +73,10 @@ PieceCachePool::Lease PieceCachePool::Take() {
       idle_.pop_back();
     }
   }
-  return {*this, item == nullptr ? std::make_unique<Item>() : std::move(item)};
+  return {*this, item == nullptr ? std::make_unique<CachedEncoding>() : std::move(item)};
 }
 
-void PieceCachePool::Return(std::unique_ptr<Item> item) {
-  if (item->text.capacity() > kKeptScratch) {
-    item->text = std::string();
-  }
-  if (item->ids.capacity() * sizeof(int32_t) > kKeptScratch) {
-    item->ids = std::vector<int32_t>();
-  }
+void PieceCachePool::Return(std::unique_ptr<CachedEncoding> item) {
   const std::lock_guard lock(mutex_);
   idle_.push_back(std::move(item));
 }

@@ -73,36 +73,64 @@ class PieceCache {
   std::vector<Large> large_;
 };
 
+// One text on its way to ids: parts that the cache knows are looked up, others encoded.
+class CachedEncoding {
+ public:
+  // Starts anew with `prefix` and `text`, which are copied; the parts are parts of what it returns.
+  std::string_view Begin(std::string_view prefix, std::string_view text);
+
+  // The next part. `encode` writes its ids, at most one a byte, and returns their end.
+  template <typename Encode>
+  void Add(std::string_view part, const Encode& encode) {
+    if (part.size() > PieceCache::kMaxKeyBytes) {
+      end_ = encode(end_);
+      return;
+    }
+    int32_t* end = cache_.Find(part, end_);
+    if (end == nullptr) {
+      end = encode(end_);
+      cache_.Insert(part, std::span(end_, end));
+    }
+    end_ = end;
+  }
+
+  // Appends the ids of all parts.
+  void End(std::vector<int32_t>& out);
+
+ private:
+  PieceCache cache_;
+  std::string text_;
+  std::vector<int32_t> ids_;  // scratch space
+  int32_t* end_ = nullptr;    // of what is written to ids_
+};
+
 // Caches for any number of threads: each takes one for the length of a call, so none waits for
 // another's search, and what they hold outlives the threads.
 // Threads: safe.
 class PieceCachePool {
  public:
-  struct Item {
-    PieceCache cache;
-    std::string text;  // scratch space of the call
-    std::vector<int32_t> ids;
-  };
   class Lease {
    public:
-    Lease(PieceCachePool& pool, std::unique_ptr<Item> item) : pool_(pool), item_(std::move(item)) {}
+    Lease(PieceCachePool& pool, std::unique_ptr<CachedEncoding> item)
+        : pool_(pool), item_(std::move(item)) {}
     ~Lease() { pool_.Return(std::move(item_)); }
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
-    Item* operator->() { return item_.get(); }
+    CachedEncoding* operator->() { return item_.get(); }
 
    private:
     PieceCachePool& pool_;
-    std::unique_ptr<Item> item_;
+    std::unique_ptr<CachedEncoding> item_;
   };
 
   Lease Take();
 
  private:
-  void Return(std::unique_ptr<Item> item);
+  void Return(std::unique_ptr<CachedEncoding> item);
 
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Item>> idle_;  // guarded by mutex_; the last used one is last
+  std::vector<std::unique_ptr<CachedEncoding>>
+      idle_;  // guarded by mutex_; the last used one is last
 };
 
 template <size_t kWords, size_t kIds>

@@ -112,41 +112,24 @@ class SentencePieceTokenizer final : public Tokenizer {
   // Part by part; false where the text is no UTF-8.
   bool EncodeParts(std::string_view text, std::vector<int32_t>& out) const {
     PieceCachePool::Lease lease = fast_->caches.Take();
-    std::string& padded = lease->text;
-    padded.assign(1, ' ').append(text).append(PieceCache::kSlackBytes, '\0');
-    const std::string_view whole(padded.data(), text.size() + 1);
-    std::vector<int32_t>& ids = lease->ids;
-    if (ids.size() < whole.size() + PieceCache::kSlackIds) {
-      ids.resize(whole.size() + PieceCache::kSlackIds);
-    }
-    int32_t* to = ids.data();
+    const std::string_view whole = lease->Begin(" ", text);
     for (size_t begin = 0; begin < whole.size();) {
       const size_t end = fast_->splitter.End(whole, begin);
       if (end == SentencePieceSplitter::kMalformed) {
         return false;
       }
-      to = EncodePart(whole.substr(begin, end - begin), lease->cache, to);
+      const std::string_view part = whole.substr(begin, end - begin);
+      lease->Add(part, [&](int32_t* to) { return EncodePart(part, to); });
       begin = end;
     }
-    out.insert(out.end(), ids.data(), to);
+    lease->End(out);
     return true;
   }
 
   // Returns the end of what it wrote to `to`: at most an id a byte.
-  int32_t* EncodePart(std::string_view part, PieceCache& cache, int32_t* to) const {
-    static_assert(PieceCache::kMaxKeyBytes <= SentencePieceBpe::kMaxBytes);
-    if (part.size() > SentencePieceBpe::kMaxBytes) {
-      return EncodeLongPart(part, to);
-    }
-    if (part.size() > PieceCache::kMaxKeyBytes) {
-      return fast_->bpe.Encode(part, to);
-    }
-    int32_t* end = cache.Find(part, to);
-    if (end == nullptr) {
-      end = fast_->bpe.Encode(part, to);
-      cache.Insert(part, std::span(to, end));
-    }
-    return end;
+  int32_t* EncodePart(std::string_view part, int32_t* to) const {
+    return part.size() > SentencePieceBpe::kMaxBytes ? EncodeLongPart(part, to)
+                                                     : fast_->bpe.Encode(part, to);
   }
 
   int32_t* EncodeLongPart(std::string_view part, int32_t* to) const {

@@ -114,7 +114,34 @@ size_t TekkenSplitter::WhiteSpace(size_t at) const {
   return end < text_.size() && last > at ? last : end;
 }
 
+// The end of a piece of ASCII letters with at most one character before them, or of a digit, which
+// most are; `at` for any other. What follows it is ASCII or nothing, so that no alternative takes
+// more.
+size_t TekkenSplitter::AsciiEnd(size_t at) const {
+  const auto kind = [&](size_t i) {
+    const auto byte = static_cast<uint8_t>(text_[i]);
+    return byte < 0x80 ? classes_[byte] : CharClass::kMark;  // no ASCII character is a mark
+  };
+  const size_t size = text_.size();
+  const CharClass first = kind(at);
+  if (first == CharClass::kNumber || first == CharClass::kMark) {
+    return first == CharClass::kNumber ? at + 1 : at;
+  }
+  size_t end = In(kPrefixSet, first) ? at + 1 : at;
+  const size_t letters = end;
+  while (end < size && kind(end) == CharClass::kUpper) {
+    ++end;
+  }
+  while (end < size && kind(end) == CharClass::kLower) {
+    ++end;
+  }
+  return end > letters && (end == size || kind(end) != CharClass::kMark) ? end : at;
+}
+
 size_t TekkenSplitter::PieceEnd(size_t at) const {
+  if (const size_t end = AsciiEnd(at); end > at) {
+    return end;
+  }
   const Char first = At(at);
   const bool prefix = In(kPrefixSet, first.kind) && first.end < text_.size();
   if (prefix) {

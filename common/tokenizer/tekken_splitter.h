@@ -31,6 +31,7 @@ class TekkenSplitter {
   size_t UpperWord(size_t at) const;
   size_t Punctuation(size_t at) const;
   size_t WhiteSpace(size_t at) const;
+  size_t AsciiEnd(size_t at) const;
   size_t PieceEnd(size_t at) const;
 
   const CharClass* classes_ = CharClassTable();

@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "common/tokenizer/byte_pairs.h"
+#include "common/tokenizer/piece_cache.h"
 #include "common/tokenizer/regex_splitter.h"
 #include "common/tokenizer/tekken_file.h"
 #include "common/tokenizer/tekken_splitter.h"
@@ -53,13 +54,18 @@ class TekkenTokenizer final : public Tokenizer {
   void Encode(std::string_view text, std::vector<int32_t>& out) const override {
     const auto offset = static_cast<int32_t>(special_.size());
     if (regex_ != nullptr) {
-      regex_->Split(text, [&](std::string_view piece) { pairs_.Encode(piece, offset, out); });
+      std::vector<int32_t> ids(text.size());  // at most one a byte
+      int32_t* end = ids.data();
+      regex_->Split(text, [&](std::string_view piece) { end = pairs_.Encode(piece, offset, end); });
+      out.insert(out.end(), ids.data(), end);
       return;
     }
-    TekkenSplitter splitter(text);
+    PieceCachePool::Lease lease = caches_.Take();
+    TekkenSplitter splitter(lease->Begin("", text));
     for (std::string_view piece = splitter.Next(); !piece.empty(); piece = splitter.Next()) {
-      pairs_.Encode(piece, offset, out);
+      lease->Add(piece, [&](int32_t* to) { return pairs_.Encode(piece, offset, to); });
     }
+    lease->End(out);
   }
 
   Result<int32_t> SpecialToken(std::string_view name) const override {
@@ -102,6 +108,7 @@ class TekkenTokenizer final : public Tokenizer {
   std::unordered_map<std::string, int32_t> special_ids_;
   Json settings_;
   BytePairs pairs_;
+  mutable PieceCachePool caches_;
   std::unique_ptr<RegexSplitter> regex_;  // null: the released pattern
   int32_t bos_ = 0;
   int32_t eos_ = 0;

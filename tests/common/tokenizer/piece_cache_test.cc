@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/tokenizer/piece_cache.h"
 
+#include <algorithm>
 #include <random>
 
 #include <gtest/gtest.h>
@@ -79,19 +80,49 @@ TEST(PieceCache, LeavesOutWhatIsTooMany) {
   EXPECT_EQ(Find(cache, key).size(), 20U);
 }
 
-TEST(PieceCachePool, GivesTheLastUsedCacheFirst) {
+// The ids of the words of a text, each of its first byte; counts the calls.
+std::vector<int32_t> EncodeWords(CachedEncoding& encoding, std::string_view text, int& calls) {
+  const std::string_view whole = encoding.Begin("+", text);
+  for (size_t begin = 0; begin < whole.size();) {
+    const size_t end = std::min(whole.find(' ', begin + 1), whole.size());
+    encoding.Add(whole.substr(begin, end - begin), [&](int32_t* to) {
+      ++calls;
+      *to = static_cast<int32_t>(end - begin);
+      return to + 1;
+    });
+    begin = end;
+  }
+  std::vector<int32_t> out = {-1};
+  encoding.End(out);
+  return out;
+}
+
+TEST(CachedEncoding, EncodesEachShortPartOnce) {
+  CachedEncoding encoding;
+  int calls = 0;
+  const std::vector<int32_t> expected = {-1, 2, 2, 3, 2};
+  EXPECT_EQ(EncodeWords(encoding, "a a bb a", calls), expected);
+  EXPECT_EQ(calls, 3);
+  EXPECT_EQ(EncodeWords(encoding, "a a bb a", calls), expected);
+  EXPECT_EQ(calls, 3);
+  const std::string long_text(PieceCache::kMaxKeyBytes, 'x');
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(EncodeWords(encoding, long_text, calls), (std::vector<int32_t>{-1, 47}));
+  }
+  EXPECT_EQ(calls, 5);
+}
+
+TEST(PieceCachePool, GivesWhatWasReturnedLast) {
   PieceCachePool pool;
+  int calls = 0;
   {
     auto one = pool.Take();
     auto two = pool.Take();
-    Insert(two->cache, "key", {1});
-    EXPECT_TRUE(Find(one->cache, "key").empty());
+    EncodeWords(*one.operator->(), "word", calls);
   }
-  auto one = pool.Take();
-  auto two = pool.Take();
-  // The second lease above ended first.
-  EXPECT_TRUE(Find(one->cache, "key").empty());
-  EXPECT_EQ(Find(two->cache, "key"), std::vector<int32_t>{1});
+  auto lease = pool.Take();
+  EncodeWords(*lease.operator->(), "word", calls);
+  EXPECT_EQ(calls, 1);
 }
 
 }  // namespace

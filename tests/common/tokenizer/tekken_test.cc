@@ -71,11 +71,14 @@ TEST(BytePairs, ShortAndLongPiecesMergeAlike) {
       state = state * 1664525 + 1013904223;
       piece.push_back(static_cast<char>('a' + (state >> 24) % 3));
     }
-    std::vector<int32_t> small;
-    pairs.Encode(piece, 0, small);
+    const auto encode = [&](const std::string& text) {
+      std::vector<int32_t> ids(text.size());
+      ids.resize(static_cast<size_t>(pairs.Encode(text, 0, ids.data()) - ids.data()));
+      return ids;
+    };
+    const std::vector<int32_t> small = encode(piece);
     // A byte that merges with nothing, then the same piece: more than a short one.
-    std::vector<int32_t> large;
-    pairs.Encode("-" + piece, 0, large);
+    const std::vector<int32_t> large = encode("-" + piece);
     ASSERT_EQ(large.front(), '-');
     EXPECT_EQ(small, std::vector<int32_t>(large.begin() + 1, large.end())) << piece;
   }
@@ -88,6 +91,39 @@ std::vector<std::string> Pieces(std::string_view text) {
     pieces.emplace_back(piece);
   }
   return pieces;
+}
+
+TEST(TekkenSplitter, CutsAsARegexEngineDoes) {
+  const auto regex = RegexSplitter::Create(std::string(kTekkenPattern)).value();
+  constexpr std::string_view kParts[] = {"a",
+                                         "bc",
+                                         "Z",
+                                         "XY",
+                                         "7",
+                                         " ",
+                                         "  ",
+                                         "\n",
+                                         "\r",
+                                         "\t",
+                                         ".",
+                                         "/",
+                                         "'",
+                                         "\xC3\xA9",
+                                         "\xC3\x89",
+                                         "\xCC\x81",
+                                         "\xE4\xBD\xA0",
+                                         "\xC2\xA0"};
+  uint32_t state = 11;
+  for (int round = 0; round < 3000; ++round) {
+    std::string text;
+    for (int i = 0; i < 12; ++i) {
+      state = state * 1664525 + 1013904223;
+      text += kParts[(state >> 16) % std::size(kParts)];
+    }
+    std::vector<std::string> expected;
+    regex->Split(text, [&](std::string_view piece) { expected.emplace_back(piece); });
+    ASSERT_EQ(Pieces(text), expected) << text;
+  }
 }
 
 TEST(TekkenSplitter, TakesTheFirstAlternativeThatMatches) {
