@@ -67,10 +67,10 @@ TEST_F(Validate, CountsWhatTrainingWouldSee) {
   EXPECT_EQ(chat["chunked_samples"], 1);
   EXPECT_EQ(chat["weight"], 3.0);
   EXPECT_EQ(chat["duplicates"], 0);
-  EXPECT_EQ(
-      chat["length_histogram"].dump(),
-      R"([{"min_tokens":5,"max_tokens":8,"samples":2},{"min_tokens":33,"max_tokens":64,"samples":1}])");
-  EXPECT_THAT(text.out, HasSubstr("tokens     samples\n            5-8           2  ####"));
+  ASSERT_EQ(chat["length_histogram"].size(), 4u);  // 6 tokens, 39, and 34 of the chunk
+  EXPECT_EQ(chat["length_histogram"][0].dump(), R"({"min_tokens":5,"max_tokens":8,"samples":1})");
+  EXPECT_EQ(chat["length_histogram"][3].dump(), R"({"min_tokens":33,"max_tokens":64,"samples":2})");
+  EXPECT_THAT(text.out, HasSubstr("  tokens     samples\n            5-8           1  ####"));
   EXPECT_EQ(chat["loss_tokens"], 2 * 3);  // "b" EOS, "d" EOS, and the chunk's "b" EOS
   EXPECT_EQ(report["sources"][2]["tokens"], 6);
   // The cache that training reads has the same counts.
