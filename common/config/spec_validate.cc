@@ -138,9 +138,6 @@ class Validator {
   }
 
   void CheckUnimplemented() {
-    if (spec_.lora.dropout > 0) {
-      Add("lora.dropout", {}, NotInThisVersion(StrCat(spec_.lora.dropout, " (any dropout but 0)")));
-    }
     if (spec_.mftd.precision == "fp8") {
       Add("mftd.precision", {}, NotInThisVersion("\"fp8\""));
     }

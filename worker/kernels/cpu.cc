@@ -48,6 +48,20 @@ double CrossEntropy(View logits, const int32_t* target, const float* row_weight,
   });
 }
 
+template <RowsOf kRows>
+void DropRows(View y, View x, const DropoutMask& mask, bool add) {
+  const DropoutRowKey key{.key0 = static_cast<uint32_t>(mask.key),
+                          .key1 = static_cast<uint32_t>(mask.key >> 32),
+                          .threshold = static_cast<uint32_t>(mask.probability * (1 << 24)),
+                          .scale = static_cast<float>(1 / (1 - mask.probability))};
+  ForRows(x.rows, [&](int64_t i) {
+    DropoutRowKey of_row = key;
+    of_row.row = static_cast<uint32_t>(mask.row[i]);
+    of_row.pack = static_cast<uint64_t>(mask.pack[i]);
+    kRows().dropout(y.row(i), x.row(i), x.cols, of_row, add);
+  });
+}
+
 template <RowsOf kRows, GemmOf kGemm>
 KernelTable MakeTable(std::string_view name) {
   KernelTable table;
@@ -104,6 +118,7 @@ KernelTable MakeTable(std::string_view name) {
   table.add = [](View y, View x) {
     ForRows(x.rows, [&](int64_t i) { kRows().add(y.row(i), x.row(i), x.cols); });
   };
+  table.dropout = DropRows<kRows>;
   return table;
 }
 

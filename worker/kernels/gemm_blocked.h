@@ -7,8 +7,8 @@ namespace mft {
 
 // KernelTable::gemm on tiles of AVX-512. MKL has AVX-512 kernels, but takes its AVX2 ones on
 // processors that are not Intel's, half as fast where the full width is there (Zen 5, one thread,
-// 2048^3: worker/model/README.md). Same bits for any number of threads. Products of few rows, which only
-// stream the matrix, go to GemmCpu. Within an OpenMP parallel region the calling thread works
+// 2048^3: worker/model/README.md). Same bits for any number of threads. Products of few rows, which
+// only stream the matrix, go to GemmCpu. Within an OpenMP parallel region the calling thread works
 // alone.
 void GemmBlocked(View y, View a, View b, KernelTable::Gemm options);
 

@@ -12,7 +12,7 @@
 
 namespace mft {
 
-inline constexpr int kKernelTableVersion = 1;
+inline constexpr int kKernelTableVersion = 2;
 
 struct AttentionShape {
   int64_t heads = 0;     // H
@@ -23,6 +23,15 @@ struct AttentionShape {
   // Training passes the same offsets twice.
   std::span<const int32_t> cu_q;
   std::span<const int32_t> cu_k;
+};
+
+// The mask of a dropout: element (row, column) of pack p is dropped as a function of the key, p,
+// the row within the pack and the column alone.
+struct DropoutMask {
+  uint64_t key = 0;               // of the seed, the step and the place
+  double probability = 0;         // of being dropped; what is kept is multiplied by 1 / (1 - p)
+  const int64_t* pack = nullptr;  // [T]
+  const int32_t* row = nullptr;   // [T]
 };
 
 // Letters: T rows, D, I, O widths, V vocabulary. fp32 throughout; sums within a row are fp32, over
@@ -85,6 +94,8 @@ struct KernelTable {
   void (*scatter_add_rows)(View y, View x, const int32_t* index) = nullptr;
   // y += x
   void (*add)(View y, View x) = nullptr;
+  // y = dropout(x), or y += dropout(x). [T, I]; y may be x.
+  void (*dropout)(View y, View x, const DropoutMask& mask, bool add) = nullptr;
 };
 
 // The CPU's kernels for the best instruction set that this machine has.

@@ -7,6 +7,16 @@
 
 namespace mft {
 
+// Which elements of a row are dropped, and the factor of the others.
+struct DropoutRowKey {
+  uint32_t key0 = 0;
+  uint32_t key1 = 0;
+  uint32_t row = 0;   // within its pack
+  uint64_t pack = 0;  // number of the pack
+  uint32_t threshold = 0;
+  float scale = 1;
+};
+
 struct RowKernels {
   void (*rms_norm)(float* y, const float* x, const float* weight, int64_t n, float eps);
   void (*rms_norm_backward)(
@@ -21,6 +31,7 @@ struct RowKernels {
       float* scores, float* d_p, int64_t n, float scale, float lse, float delta);
   void (*scale)(float* x, int64_t n, float factor);
   void (*add)(float* y, const float* x, int64_t n);
+  void (*dropout)(float* y, const float* x, int64_t n, const DropoutRowKey& key, bool add);
   double (*cross_entropy)(float* logits, int64_t n, int64_t target, float weight, bool gradient);
 };
 

@@ -3,6 +3,7 @@
 // with its own flags.
 #pragma once
 
+#include "worker/kernels/dropout_row.h"
 #include "worker/kernels/elementwise.h"
 #include "worker/kernels/row_kernels.h"
 
@@ -41,6 +42,10 @@ static constexpr RowKernels kRowKernels = {
         },
     .scale = [](float* x, int64_t n, float factor) { elementwise::ScaleRow(x, n, factor); },
     .add = [](float* y, const float* x, int64_t n) { elementwise::AddRow(y, x, n); },
+    .dropout =
+        [](float* y, const float* x, int64_t n, const DropoutRowKey& key, bool add) {
+          elementwise::DropoutRow(y, x, n, key, add);
+        },
     .cross_entropy =
         [](float* logits, int64_t n, int64_t target, float weight, bool gradient) {
           return elementwise::CrossEntropyRow(logits, n, target, weight, gradient);

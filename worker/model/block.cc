@@ -12,6 +12,10 @@ View Inner(View lora_inner, const LoraGroup& group) {
   return lora_inner.Cols(group.inner_offset, group.inner_cols);
 }
 
+InputDropout DropoutAt(const BlockContext& c, DropoutSite site, int64_t begin = 0) {
+  return {c.kernels, c.dropout, site, begin};
+}
+
 float Eps(const BlockContext& c) {
   return static_cast<float>(c.params.norm_eps);
 }
@@ -34,13 +38,25 @@ void ForwardAttention(const BlockContext& c,
                       View values) {
   const View norm = c.scratch.norm;
   c.kernels.rms_norm(norm, s.input, w.attention_norm, Eps(c));
-  LoraForward(c.kernels, lora.qkv, Inner(s.lora_inner, lora.qkv), norm, Qkv(w, s.q, s.k, s.v), 0);
+  LoraForward(c.kernels,
+              lora.qkv,
+              Inner(s.lora_inner, lora.qkv),
+              norm,
+              Qkv(w, s.q, s.k, s.v),
+              0,
+              DropoutAt(c, DropoutSite::kQkv));
   c.kernels.rotary(s.q, c.position, c.rotary_table, c.params.head_dim, false);
   c.kernels.rotary(s.k, c.position, c.rotary_table, c.params.head_dim, false);
   c.kernels.attention(s.attention, s.lse, s.q, keys, values, c.attention);
   Copy(s.residual, s.input);
   const Projection o{&w.wo, s.residual};
-  LoraForward(c.kernels, lora.o, Inner(s.lora_inner, lora.o), s.attention, {&o, 1}, 1);
+  LoraForward(c.kernels,
+              lora.o,
+              Inner(s.lora_inner, lora.o),
+              s.attention,
+              {&o, 1},
+              1,
+              DropoutAt(c, DropoutSite::kO));
 }
 
 // The MLP works on a few rows at a time, so that what it computes but does not keep stays small.
@@ -77,7 +93,13 @@ void ForwardGateUp(const BlockContext& c,
                    const MlpPiece& p) {
   c.kernels.rms_norm(p.norm, p.residual, w.ffn_norm, Eps(c));
   const std::array<Projection, 2> gate_up = {{{&w.w1, p.gate}, {&w.w3, p.up}}};
-  LoraForward(c.kernels, lora.gate_up, Inner(p.lora_inner, lora.gate_up), p.norm, gate_up, 0);
+  LoraForward(c.kernels,
+              lora.gate_up,
+              Inner(p.lora_inner, lora.gate_up),
+              p.norm,
+              gate_up,
+              0,
+              DropoutAt(c, DropoutSite::kGateUp, p.begin));
 }
 
 void ForwardMlp(const BlockContext& c,
@@ -91,7 +113,13 @@ void ForwardMlp(const BlockContext& c,
     const View y = out.Rows(p.begin, p.act.rows);
     Copy(y, p.residual);
     const Projection down{&w.w2, y};
-    LoraForward(c.kernels, lora.down, Inner(p.lora_inner, lora.down), p.act, {&down, 1}, 1);
+    LoraForward(c.kernels,
+                lora.down,
+                Inner(p.lora_inner, lora.down),
+                p.act,
+                {&down, 1},
+                1,
+                DropoutAt(c, DropoutSite::kDown, p.begin));
   });
 }
 
@@ -105,7 +133,11 @@ void RecomputeMlp(const BlockContext& c,
   }
   if (!Keeps(c.policy, ActivationSlot::kLoraInner) && lora.down.inner_cols > 0) {
     c.kernels.swiglu(p.act, p.gate, p.up);
-    c.kernels.gemm(Inner(p.lora_inner, lora.down), p.act, lora.down.a, {.transpose_b = true});
+    LoraInner(c.kernels,
+              lora.down,
+              Inner(p.lora_inner, lora.down),
+              p.act,
+              DropoutAt(c, DropoutSite::kDown, p.begin));
   }
 }
 
@@ -118,18 +150,25 @@ void BackwardMlp(const BlockContext& c,
   const Projection down{&w.w2, dx};
   const View d_down = Inner(p.d_inner, lora.down);
   LoraBackwardInner(c.kernels, lora.down, d_down, Inner(p.lora_inner, lora.down), {&down, 1});
-  LoraBackwardInput(c.kernels, lora.down, p.act, d_down, {&down, 1});
+  LoraBackwardInput(
+      c.kernels, lora.down, p.act, d_down, {&down, 1}, DropoutAt(c, DropoutSite::kDown, p.begin));
   c.kernels.swiglu_backward(p.act, p.gate, p.up);  // act holds act again, gate and up gradients
-  LoraBackwardA(c.kernels, lora.down, d_down, p.act);
+  LoraBackwardA(c.kernels, lora.down, d_down, p.act, DropoutAt(c, DropoutSite::kDown, p.begin));
 
   const std::array<Projection, 2> gate_up = {{{&w.w1, p.gate}, {&w.w3, p.up}}};
   const View d_inner = Inner(p.d_inner, lora.gate_up);
   LoraBackwardInner(c.kernels, lora.gate_up, d_inner, Inner(p.lora_inner, lora.gate_up), gate_up);
   if (lora.gate_up.inner_cols > 0) {
     c.kernels.rms_norm(p.norm, p.residual, w.ffn_norm, Eps(c));
-    LoraBackwardA(c.kernels, lora.gate_up, d_inner, p.norm);
+    LoraBackwardA(
+        c.kernels, lora.gate_up, d_inner, p.norm, DropoutAt(c, DropoutSite::kGateUp, p.begin));
   }
-  LoraBackwardInput(c.kernels, lora.gate_up, p.norm, d_inner, gate_up);
+  LoraBackwardInput(c.kernels,
+                    lora.gate_up,
+                    p.norm,
+                    d_inner,
+                    gate_up,
+                    DropoutAt(c, DropoutSite::kGateUp, p.begin));
   c.kernels.rms_norm_backward(dx, p.norm, p.residual, w.ffn_norm, Eps(c));
 }
 
@@ -144,11 +183,12 @@ void BackwardAttention(const BlockContext& c,
   const Projection o{&w.wo, dx};
   const View d_o = Inner(scratch.d_inner, lora.o);
   LoraBackwardInner(c.kernels, lora.o, d_o, Inner(s.lora_inner, lora.o), {&o, 1});
-  LoraBackwardA(c.kernels, lora.o, d_o, s.attention);
+  LoraBackwardA(c.kernels, lora.o, d_o, s.attention, DropoutAt(c, DropoutSite::kO));
   if (!need_dx && lora.qkv.inner_cols == 0) {
     return;
   }
-  LoraBackwardInput(c.kernels, lora.o, scratch.d_attention, d_o, {&o, 1});
+  LoraBackwardInput(
+      c.kernels, lora.o, scratch.d_attention, d_o, {&o, 1}, DropoutAt(c, DropoutSite::kO));
   c.kernels.attention_backward({.dq = scratch.dq,
                                 .dk = scratch.dk,
                                 .dv = scratch.dv,
@@ -166,10 +206,11 @@ void BackwardAttention(const BlockContext& c,
   LoraBackwardInner(c.kernels, lora.qkv, d_qkv, Inner(s.lora_inner, lora.qkv), qkv);
   if (lora.qkv.inner_cols > 0) {
     c.kernels.rms_norm(scratch.late_norm, s.input, w.attention_norm, Eps(c));
-    LoraBackwardA(c.kernels, lora.qkv, d_qkv, scratch.late_norm);
+    LoraBackwardA(c.kernels, lora.qkv, d_qkv, scratch.late_norm, DropoutAt(c, DropoutSite::kQkv));
   }
   if (need_dx) {
-    LoraBackwardInput(c.kernels, lora.qkv, scratch.late_norm, d_qkv, qkv);
+    LoraBackwardInput(
+        c.kernels, lora.qkv, scratch.late_norm, d_qkv, qkv, DropoutAt(c, DropoutSite::kQkv));
     c.kernels.rms_norm_backward(dx, scratch.late_norm, s.input, w.attention_norm, Eps(c));
   }
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "common/checkpoint/activation_plan.h"
+#include "worker/model/dropout.h"
 #include "worker/model/lora_linear.h"
 
 namespace mft {
@@ -50,6 +51,7 @@ struct BlockContext {
   const float* rotary_table;  // [positions, E/2, 2]
   BlockScratch scratch;
   RecomputePolicy policy = RecomputePolicy::kNothing;
+  Dropout dropout = {};
 };
 
 // Writes every slot of `saved` but `input`, which it reads, and `out` [T, D], which may be the

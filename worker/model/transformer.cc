@@ -24,7 +24,9 @@ Transformer::Transformer(WeightSource& weights,
       plan_(PlanMemory(params_, adapters, options)),
       arena_(static_cast<size_t>(plan_.total())),
       rotary_table_(RotaryTable(params_, options.max_positions)),
-      position_(static_cast<size_t>(options.max_rows)) {
+      position_(static_cast<size_t>(options.max_rows)),
+      row_pack_(static_cast<size_t>(options.max_rows)),
+      row_in_pack_(static_cast<size_t>(options.max_rows)) {
   TakeMemory();
 }
 
@@ -61,7 +63,15 @@ BlockScratch Transformer::ScratchOf(int64_t rows) const {
   return scratch;
 }
 
-BlockContext Transformer::ContextOf(const Tile& tile, std::span<const int32_t> cu_k) const {
+BlockContext Transformer::ContextOf(const Tile& tile,
+                                    std::span<const int32_t> cu_k,
+                                    int64_t layer) const {
+  Dropout dropout = dropout_;
+  dropout.layer = layer;
+  if (dropout.probability > 0) {
+    dropout.pack += tile.begin;
+    dropout.row += tile.begin;
+  }
   return {.kernels = kernels_,
           .params = params_,
           .attention = {.heads = params_.n_heads,
@@ -72,7 +82,8 @@ BlockContext Transformer::ContextOf(const Tile& tile, std::span<const int32_t> c
           .position = position_.data() + tile.begin,
           .rotary_table = rotary_table_.data(),
           .scratch = ScratchOf(tile.rows),
-          .policy = PolicyOf(options_)};
+          .policy = PolicyOf(options_),
+          .dropout = dropout};
 }
 
 void Transformer::SetTiles(std::span<const int32_t> cu_seqlens) {
@@ -105,6 +116,24 @@ void Transformer::SetPositions(std::span<const int32_t> cu_seqlens) {
   }
 }
 
+void Transformer::SetDropout(const Rows& rows) {
+  if (options_.dropout == 0) {
+    return;
+  }
+  const size_t segments = rows.cu_seqlens.size() - 1;
+  if (rows.pack.size() != segments || rows.pack_row.size() != segments) {
+    throw std::invalid_argument("dropout needs the pack and row of each segment");
+  }
+  for (size_t s = 0; s < segments; ++s) {
+    for (int32_t row = rows.cu_seqlens[s]; row < rows.cu_seqlens[s + 1]; ++row) {
+      row_pack_[static_cast<size_t>(row)] = rows.pack[s];
+      row_in_pack_[static_cast<size_t>(row)] = rows.pack_row[s] + row - rows.cu_seqlens[s];
+    }
+  }
+  dropout_.probability = options_.dropout;
+  dropout_.step = rows.step;
+}
+
 void Transformer::Forward(std::span<const int32_t> tokens, std::span<const int32_t> cu_seqlens) {
   SetPositions(cu_seqlens);
   SetTiles(cu_seqlens);
@@ -113,7 +142,7 @@ void Transformer::Forward(std::span<const int32_t> tokens, std::span<const int32
   for (int64_t layer = 0; layer < params_.n_layers; ++layer) {
     const BlockLease weights = weights_.Acquire(layer, Phase::kForward);
     for (const Tile& tile : tiles_) {
-      BlockForward(ContextOf(tile, tile.cu_seqlens),
+      BlockForward(ContextOf(tile, tile.cu_seqlens, layer),
                    *weights,
                    adapters_.block(layer),
                    SavedOf(layer, tile),
@@ -127,7 +156,7 @@ void Transformer::Backward() {
   for (int64_t layer = params_.n_layers - 1; layer >= 0; --layer) {
     const BlockLease weights = weights_.Acquire(layer, Phase::kBackward);
     for (const Tile& tile : tiles_) {
-      BlockBackward(ContextOf(tile, tile.cu_seqlens),
+      BlockBackward(ContextOf(tile, tile.cu_seqlens, layer),
                     *weights,
                     adapters_.block(layer),
                     SavedOf(layer, tile),
@@ -155,6 +184,7 @@ double Transformer::ForwardBackward(const Rows& rows) {
     return 0;  // nothing to learn here: the gradient is exactly zero
   }
   const auto count = static_cast<int64_t>(rows.tokens.size());
+  SetDropout(rows);
   Forward(rows.tokens, rows.cu_seqlens);
   const double sum = HeadLossBackward(kernels_,
                                       weights_.head(),
@@ -163,6 +193,7 @@ double Transformer::ForwardBackward(const Rows& rows) {
                                       loss.rows(),
                                       LossScratchViews());
   Backward();
+  dropout_.probability = 0;
   return sum;
 }
 
@@ -209,7 +240,6 @@ void Transformer::Extend(std::span<const int32_t> tokens, std::span<float> logit
   }
   const Tile tile{.rows = rows, .cu_seqlens = {0, rows}};
   const std::array<int32_t, 2> cu_k = {0, used + rows};
-  const BlockContext context = ContextOf(tile, cu_k);
   kernels_.gather_rows(inputs_[0].Rows(0, rows), weights_.head().embeddings.data, tokens.data());
   for (int64_t layer = 0; layer < params_.n_layers; ++layer) {
     const BlockLease weights = weights_.Acquire(layer, Phase::kForward);
@@ -218,7 +248,7 @@ void Transformer::Extend(std::span<const int32_t> tokens, std::span<float> logit
     saved.k = cache_keys_[at].Rows(used, rows);
     saved.v = cache_values_[at].Rows(used, rows);
     BlockForwardCached(
-        context,
+        ContextOf(tile, cu_k, layer),
         *weights,
         adapters_.block(layer),
         saved,

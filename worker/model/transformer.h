@@ -24,6 +24,10 @@ struct Rows {
   std::span<const int32_t> targets;     // [T]
   std::span<const float> row_weight;    // [T] 0: the row carries no loss
   std::span<const int32_t> cu_seqlens;  // [segments + 1]; positions restart in each segment
+  // For dropout: the pack of each segment and the row of it at which the segment begins [segments].
+  std::span<const int64_t> pack = {};
+  std::span<const int32_t> pack_row = {};
+  int64_t step = 0;
 };
 
 struct TransformerOptions {
@@ -31,6 +35,8 @@ struct TransformerOptions {
   int64_t max_rows = 0;       // largest T of any call
   int64_t max_positions = 0;  // longest segment, or conversation (generation)
   bool training = true;       // false: no memory for a backward pass
+  double dropout = 0;         // of adapters' inputs, in ForwardBackward only
+  uint64_t seed = 0;          // of dropout
   int64_t cache_rows = 0;     // > 0: keys and values of a conversation are kept (Generate)
 };
 
@@ -95,9 +101,10 @@ class Transformer {
   void TakeWorkMemory();
   Saved SavedOf(int64_t block, const Tile& tile) const;
   BlockScratch ScratchOf(int64_t rows) const;
-  BlockContext ContextOf(const Tile& tile, std::span<const int32_t> cu_k) const;
+  BlockContext ContextOf(const Tile& tile, std::span<const int32_t> cu_k, int64_t layer) const;
   void SetPositions(std::span<const int32_t> cu_seqlens);
   void SetTiles(std::span<const int32_t> cu_seqlens);
+  void SetDropout(const Rows& rows);
   void Forward(std::span<const int32_t> tokens, std::span<const int32_t> cu_seqlens);
   void Backward();
   LossLists CollectLossRows(const Rows& rows) const;
@@ -114,7 +121,10 @@ class Transformer {
   Arena arena_;
   std::vector<float> rotary_table_;
   std::vector<int32_t> position_;
-  std::vector<Tile> tiles_;  // of the chunk at work
+  std::vector<Tile> tiles_;           // of the chunk at work
+  Dropout dropout_;                   // of the chunk at work; probability 0 in forward passes alone
+  std::vector<int64_t> row_pack_;     // [max_rows] what dropout_ points to
+  std::vector<int32_t> row_in_pack_;  // [max_rows]
 
   // [layers]; kept slots have max_rows, the others are one tile's, shared by all layers.
   std::vector<Saved> saved_;

@@ -16,6 +16,13 @@ struct SlotShape {
 // Views of the memory that blocks share: each may be rounded up to the arena's alignment.
 constexpr int64_t kMaxWorkViews = 16;
 
+// Rows of an adapter's input that are dropped at a time.
+constexpr int64_t kDropoutRows = 128;
+
+int64_t WidestInput(const ModelParams& p) {
+  return std::max({p.dim, p.n_heads * p.head_dim, p.hidden_dim});
+}
+
 std::vector<SlotShape> Slots(const ModelParams& p, int64_t inner_cols) {
   const int64_t q = p.n_heads * p.head_dim;
   const int64_t kv = p.n_kv_heads * p.head_dim;
@@ -76,6 +83,7 @@ MemoryPlan Transformer::PlanMemory(const ModelParams& params,
       WorkBytes(
           PolicyOf(options), params, adapters.inner_cols(), sizeof(float), TileRowsOf(options)) +
       kMaxWorkViews * static_cast<int64_t>(Arena::kAlignment);
+  plan.work += options.dropout > 0 ? Bytes(kDropoutRows, WidestInput(params)) : 0;
   return plan;
 }
 
@@ -121,6 +129,12 @@ void Transformer::TakeWorkMemory() {
   const int64_t kv = params_.n_kv_heads * params_.head_dim;
   const View first = arena_.Take(tile, std::max(params_.dim, q));
   const View second = arena_.Take(tile, std::max(params_.dim, q));
+  if (options_.dropout > 0) {
+    dropout_ = {.seed = options_.seed,
+                .pack = row_pack_.data(),
+                .row = row_in_pack_.data(),
+                .scratch = arena_.Take(kDropoutRows, WidestInput(params_))};
+  }
   scratch_ = {.norm = first.Cols(0, params_.dim),
               .dq = first.Cols(0, q),
               .d_attention = second.Cols(0, q),

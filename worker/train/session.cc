@@ -80,7 +80,9 @@ void MakeModel(Session& session, int64_t longest_segment) {
       TransformerOptions{
           .policy = spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing,
           .max_rows = session.chunk_rows,
-          .max_positions = longest_segment});
+          .max_positions = longest_segment,
+          .dropout = spec.lora.dropout,
+          .seed = static_cast<uint64_t>(spec.seed)});
 }
 
 void ReadInitAdapter(Session& session, Reporter& reporter) {

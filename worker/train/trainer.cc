@@ -20,11 +20,14 @@ namespace {
 // With `nonfinite: skip`, a run that only ever skips learns nothing more.
 constexpr int64_t kMaxSkipsInARow = 100;
 
-Rows RowsOf(const MicroBatch& chunk) {
+Rows RowsOf(const MicroBatch& chunk, int64_t step) {
   return {.tokens = chunk.x,
           .targets = chunk.y,
           .row_weight = chunk.row_weight,
-          .cu_seqlens = chunk.cu_seqlens};
+          .cu_seqlens = chunk.cu_seqlens,
+          .pack = chunk.pack,
+          .pack_row = chunk.pack_row,
+          .step = step};
 }
 
 bool IsDue(int64_t step, int64_t frequency) {
@@ -84,7 +87,7 @@ Trainer::StepResult Trainer::TrainStep(int64_t step) {
   lora.ZeroGrad();
   for (MicroBatch& micro : batch.micro) {
     for (const MicroBatch& chunk : SplitIntoChunks(std::move(micro), session_.chunk_rows)) {
-      result.loss += session_.model->ForwardBackward(RowsOf(chunk));
+      result.loss += session_.model->ForwardBackward(RowsOf(chunk, step));
     }
   }
   // Sync
@@ -163,7 +166,7 @@ void Trainer::Evaluate() {
   double sum = 0;
   int64_t loss_tokens = 0;
   for (const MicroBatch& chunk : session_.eval_chunks) {
-    sum += session_.model->Loss(RowsOf(chunk));
+    sum += session_.model->Loss(RowsOf(chunk, session_.state.step));
     loss_tokens += chunk.loss_tokens;
     reporter_.Beat(session_.state.step);
   }

@@ -191,6 +191,31 @@ TEST(Resume, FromACheckpointOfAnotherRunRestoresItsFullState) {
       << Final(second).message;
 }
 
+TEST(Resume, DropoutGoesOnWithTheSameMasks) {
+  TempDir dir;
+  TrainRun whole = LongRun(dir, "a", 8);
+  whole.spec.ckpt_freq = 4;
+  whole.spec.lora.dropout = 0.2;
+  ASSERT_EQ(whole.Run().exit_code, 0);
+  TrainRun second = LongRun(dir, "b", 8);
+  second.spec.lora.dropout = 0.2;
+  second.spec.mftd.init_adapter.clear();
+  second.spec.mftd.resume_from = whole.Checkpoint(4);
+  ASSERT_EQ(second.Run().exit_code, 0);
+  TrainRun plain = LongRun(dir, "c", 8);
+  ASSERT_EQ(plain.Run().exit_code, 0);
+  Steps expected;
+  expected.Append(whole);
+  Steps actual;
+  actual.Append(second);
+  Steps without;
+  without.Append(plain);
+  EXPECT_EQ(actual.loss, std::vector<double>(expected.loss.begin() + 4, expected.loss.end()));
+  EXPECT_NE(expected.loss, without.loss);
+  EXPECT_EQ(ReadFile(second.Checkpoint(8) + "/consolidated/lora.safetensors").value(),
+            ReadFile(whole.Checkpoint(8) + "/consolidated/lora.safetensors").value());
+}
+
 TEST(Resume, OtherDataSettingsAreRefused) {
   TempDir dir;
   TrainRun run = LongRun(dir, "a", 4);
