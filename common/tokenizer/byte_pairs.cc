@@ -29,6 +29,17 @@ uint32_t Hash(std::string_view bytes) {
   return static_cast<uint32_t>(hash >> 32);
 }
 
+constexpr int kRankBits = 21;
+constexpr uint64_t kRankMask = (uint64_t{1} << kRankBits) - 1;
+
+uint64_t Pair(uint32_t left, uint32_t right) {
+  return (uint64_t{left} << kRankBits | right) << kRankBits;
+}
+
+size_t Home(uint64_t pair) {
+  return static_cast<size_t>((pair * 0x9E3779B97F4A7C15) >> 32);
+}
+
 bool Same(const char* a, const char* b, size_t size) {
   uint64_t difference = 0;
   for (size_t at = 0; at < size; at += 8) {
@@ -56,11 +67,44 @@ BytePairs::BytePairs(const std::vector<std::string>& tokens) : two_(size_t{256} 
     }
     slots_[at] = {hash, static_cast<uint32_t>(rank)};
   }
-  for (size_t pair = 0; pair < two_.size(); ++pair) {
-    std::array<char, 2 + kSlack> bytes = {static_cast<char>(pair & 0xFF),
-                                          static_cast<char>(pair >> 8)};
-    two_[pair] = Rank({bytes.data(), 2});
+  AddMerges();
+  for (uint32_t left = 0; left < 256; ++left) {
+    for (uint32_t right = 0; right < 256; ++right) {
+      two_[left * 256 + right] = Merged(left, right);
+    }
   }
+}
+
+// Every way to cut a token into two others.
+void BytePairs::AddMerges() {
+  std::vector<uint64_t> all;
+  for (size_t rank = 256; rank < size(); ++rank) {
+    const std::string_view whole = token(rank);
+    for (size_t at = 1; at < whole.size(); ++at) {
+      const uint32_t left = Rank(whole.substr(0, at));
+      const uint32_t right = left == kNone ? kNone : Rank(whole.substr(at));
+      if (right != kNone) {
+        all.push_back(Pair(left, right) | (rank + 1));
+      }
+    }
+  }
+  merges_.resize(std::bit_ceil(2 * all.size() + 1));
+  for (const uint64_t merge : all) {
+    size_t at = Home(merge & ~kRankMask) & (merges_.size() - 1);
+    while (merges_[at] != 0) {
+      at = (at + 1) & (merges_.size() - 1);
+    }
+    merges_[at] = merge;
+  }
+}
+
+uint32_t BytePairs::Merged(uint32_t left, uint32_t right) const {
+  const uint64_t pair = Pair(left, right);
+  size_t at = Home(pair) & (merges_.size() - 1);
+  while (merges_[at] != 0 && (merges_[at] & ~kRankMask) != pair) {
+    at = (at + 1) & (merges_.size() - 1);
+  }
+  return static_cast<uint32_t>(merges_[at] & kRankMask) - 1;  // kNone where there is none
 }
 
 uint32_t BytePairs::Rank(std::string_view bytes) const {
@@ -79,10 +123,6 @@ uint32_t BytePairs::Rank(std::string_view bytes) const {
     at = (at + 1) & (slots_.size() - 1);
   }
   return kNone;
-}
-
-uint32_t BytePairs::RankOfTwo(const char* bytes) const {
-  return two_[static_cast<uint8_t>(bytes[0]) | size_t{static_cast<uint8_t>(bytes[1])} << 8];
 }
 
 int32_t* BytePairs::Encode(std::string_view piece, int32_t offset, int32_t* out) const {
@@ -105,40 +145,32 @@ int32_t* BytePairs::EncodeShort(std::string_view piece, int32_t offset, int32_t*
     *out = static_cast<int32_t>(rank) + offset;
     return out + 1;
   }
-  std::array<uint8_t, kShortPiece + 1> begin;
+  std::array<uint32_t, kShortPiece> ranks;
   std::array<uint32_t, kShortPiece> merged;
   size_t parts = piece.size();
-  const auto rank_at = [&](size_t i) {
-    return i + 2 <= parts ? Rank(piece.substr(begin[i], begin[i + 2] - begin[i])) : kNone;
-  };
-  for (size_t i = 0; i <= parts; ++i) {
-    begin[i] = static_cast<uint8_t>(i);
+  for (size_t i = 0; i < parts; ++i) {
+    ranks[i] = static_cast<uint8_t>(piece[i]);
+    merged[i] = i + 1 < parts ? two_[ranks[i] * 256 + static_cast<uint8_t>(piece[i + 1])] : kNone;
   }
-  for (size_t i = 0; i + 1 < parts; ++i) {
-    merged[i] = RankOfTwo(piece.data() + i);
-  }
-  merged[parts - 1] = kNone;
-  while (parts > 1) {
-    const size_t best = static_cast<size_t>(
-        std::min_element(merged.begin(), merged.begin() + static_cast<std::ptrdiff_t>(parts)) -
-        merged.begin());
+  while (true) {
+    size_t best = 0;
+    for (size_t i = 1; i < parts; ++i) {
+      best = merged[i] < merged[best] ? i : best;
+    }
     if (merged[best] == kNone) {
       break;
     }
-    std::copy(begin.begin() + static_cast<std::ptrdiff_t>(best) + 2,
-              begin.begin() + static_cast<std::ptrdiff_t>(parts) + 1,
-              begin.begin() + static_cast<std::ptrdiff_t>(best) + 1);
-    std::copy(merged.begin() + static_cast<std::ptrdiff_t>(best) + 2,
-              merged.begin() + static_cast<std::ptrdiff_t>(parts),
-              merged.begin() + static_cast<std::ptrdiff_t>(best) + 1);
+    ranks[best] = merged[best];
+    std::copy(ranks.data() + best + 2, ranks.data() + parts, ranks.data() + best + 1);
+    std::copy(merged.data() + best + 2, merged.data() + parts, merged.data() + best + 1);
     --parts;
-    merged[best] = rank_at(best);
+    merged[best] = best + 1 < parts ? Merged(ranks[best], ranks[best + 1]) : kNone;
     if (best > 0) {
-      merged[best - 1] = rank_at(best - 1);
+      merged[best - 1] = Merged(ranks[best - 1], ranks[best]);
     }
   }
   for (size_t i = 0; i < parts; ++i) {
-    *out++ = static_cast<int32_t>(Rank(piece.substr(begin[i], begin[i + 1] - begin[i]))) + offset;
+    *out++ = static_cast<int32_t>(ranks[i]) + offset;
   }
   return out;
 }

@@ -13,7 +13,10 @@ namespace mft {
 // Threads: const calls are safe from any thread.
 class BytePairs {
  public:
-  // `tokens`: distinct byte strings by rank; the first 256 are the single bytes.
+  static constexpr size_t kMaxTokens = size_t{1} << 20;
+
+  // `tokens`: distinct byte strings by rank, at most kMaxTokens; the first 256 are the single
+  // bytes.
   explicit BytePairs(const std::vector<std::string>& tokens);
 
   // Writes the ranks of `piece`, each plus `offset`, at most one a byte, and returns the end of
@@ -36,14 +39,18 @@ class BytePairs {
   static constexpr size_t kSlack = 8;
   // The token of exactly these bytes, or kNone. REQUIRES: kSlack.
   uint32_t Rank(std::string_view bytes) const;
-  uint32_t RankOfTwo(const char* bytes) const;
+  // The token that two tokens make, or kNone.
+  uint32_t Merged(uint32_t left, uint32_t right) const;
+  void AddMerges();
   int32_t* EncodeShort(std::string_view piece, int32_t offset, int32_t* out) const;
   int32_t* EncodeLong(std::string_view piece, int32_t offset, int32_t* out) const;
 
   std::string bytes_;            // of all tokens, one after the other, and kSlack more
   std::vector<uint32_t> begin_;  // [tokens + 1]
   std::vector<Slot> slots_;      // open addressing; the size is a power of two
-  std::vector<uint32_t> two_;    // [256 * 256]: of two bytes
+  // Of pairs of tokens, by linear probing, at most half full: left | right | merged rank + 1.
+  std::vector<uint64_t> merges_;
+  std::vector<uint32_t> two_;  // [256 * 256]: of two bytes
   size_t longest_ = 0;
 };
 

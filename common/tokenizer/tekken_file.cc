@@ -7,12 +7,13 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "common/tokenizer/byte_pairs.h"
 #include "common/tokenizer/tekken_json.h"
 
 namespace mft {
 
 namespace {
-constexpr int64_t kMaxVocabulary = 1 << 22;
+constexpr int64_t kMaxVocabulary = BytePairs::kMaxTokens;
 constexpr int64_t kMaxSpecial = 1 << 16;
 constexpr size_t kMaxPatternBytes = size_t{1} << 14;
 constexpr size_t kByteTokens = 256;

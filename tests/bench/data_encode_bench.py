@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast conversations become tokens, against mistral-common in Python, on the same file in the same run.
 
-  PYTHONPATH=.deps/python /usr/bin/python3 tests/bench/data_encode_bench.py [--megabytes 16] [--tokenizer FILE]...
+  PYTHONPATH=.deps/python /usr/bin/python3 tests/bench/data_encode_bench.py [--megabytes 64] [--tokenizer FILE]...
 
 Both sides read a JSON Lines file, parse and validate every conversation, and make its tokens and loss mask; the Python side as
 mistral-finetune does it (json, one pydantic object a message, the version's request validator in finetuning mode, one call of the
@@ -95,7 +95,7 @@ def compare(arguments, tokenizer, path, size, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=float, default=16)
+    parser.add_argument("--megabytes", type=float, default=64)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tokenizer", type=pathlib.Path, action="append")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release")
