@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The bytes of a token cache file; README.md of this folder draws them. Shared by reader, writer and
-// who removes caches.
+// The bytes of a token cache file; README.md of this folder draws them. Shared by reader, writer
+// and who removes caches.
 #pragma once
 
 #include <array>
@@ -49,11 +49,23 @@ struct Record {
 };
 static_assert(sizeof(Record) == 24 && std::is_trivially_copyable_v<Record>);
 
+// Of the index: the header, then the records and the meta text, in as many parts as one likes.
+class IndexHasher {
+ public:
+  explicit IndexHasher(const Header& header) {
+    hash_.Update({reinterpret_cast<const char*>(&header), kHashedHeaderBytes});
+  }
+  void Update(std::string_view bytes) { hash_.Update(bytes); }
+  std::string FinishHex() { return hash_.FinishHex(); }
+
+ private:
+  Sha256 hash_;
+};
+
 inline std::string IndexHash(const Header& header, std::string_view records_and_meta) {
-  Sha256 hash;
-  hash.Update({reinterpret_cast<const char*>(&header), kHashedHeaderBytes});
-  hash.Update(records_and_meta);
-  return hash.FinishHex();
+  IndexHasher hasher(header);
+  hasher.Update(records_and_meta);
+  return hasher.FinishHex();
 }
 
 }  // namespace mft::token_cache_format

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "common/base/files.h"
@@ -15,6 +16,7 @@
 #include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/strings.h"
+#include "common/dataset/record_file.h"
 #include "common/dataset/token_cache.h"
 #include "common/dataset/token_cache_format.h"
 
@@ -68,7 +70,7 @@ class FileTokenCacheWriter final : public TokenCacheWriter {
   Status Flush();
   Status WriteIndex();
   Status MoveIntoPlace();
-  void EndFile();
+  Status EndFile();
 
   std::string directory_;  // absolute
   std::string root_;       // the directory that it is in
@@ -80,8 +82,8 @@ class FileTokenCacheWriter final : public TokenCacheWriter {
   std::string buffer_;
   uint64_t offset_ = 0;  // of the next byte to append
   std::vector<SourceInfo> sources_;
-  std::vector<Record> records_;
-  std::vector<Record> chunked_;  // of the current file: they go behind its lines
+  std::optional<RecordFile> records_;  // since Init
+  std::optional<RecordFile> chunked_;  // of the current file: they go behind its lines
 };
 
 FileTokenCacheWriter::~FileTokenCacheWriter() {
@@ -102,6 +104,8 @@ Status FileTokenCacheWriter::Init() {
   if (!fd_.valid()) {  // RemoveStaleTokenCaches came between open and lock
     return Unavailable(StrCat(path_, ": removed by another process"));
   }
+  records_.emplace(temporary_);
+  chunked_.emplace(temporary_);
   return Append(std::string(sizeof(Header), '\0'));
 }
 
@@ -129,22 +133,33 @@ Status FileTokenCacheWriter::BeginSource(std::string_view path, SourceKind kind,
                                   " sources come before ",
                                   SourceKindName(sources_.back().kind)));
   }
-  EndFile();
+  MFT_RETURN_IF_ERROR(EndFile());
   sources_.push_back({.path = Printable(path, 4096), .kind = kind, .weight = weight});
   return Status::Ok();
 }
 
 Status FileTokenCacheWriter::BeginFile(std::string_view path) {
   MFT_CHECK(!sources_.empty(), std::string(path));
-  EndFile();
+  MFT_RETURN_IF_ERROR(EndFile());
   SourceInfo& source = sources_.back();
   source.files.push_back({.path = Printable(path, 4096), .first_sample = source.samples});
   return Status::Ok();
 }
 
-void FileTokenCacheWriter::EndFile() {
-  records_.insert(records_.end(), chunked_.begin(), chunked_.end());
-  chunked_.clear();
+Status FileTokenCacheWriter::EndFile() {
+  if (!chunked_ || chunked_->size() == 0) {
+    return Status::Ok();
+  }
+  const auto move = [this](std::string_view bytes) {
+    for (size_t at = 0; at < bytes.size(); at += sizeof(Record)) {
+      Record record;
+      std::memcpy(&record, bytes.data() + at, sizeof(record));
+      MFT_RETURN_IF_ERROR(records_->Add(record));
+    }
+    return Status::Ok();
+  };
+  MFT_RETURN_IF_ERROR(chunked_->ForEachBlock(move));
+  return chunked_->Clear();
 }
 
 Status FileTokenCacheWriter::Add(std::span<const int32_t> tokens,
@@ -180,7 +195,7 @@ Status FileTokenCacheWriter::Add(std::span<const int32_t> tokens,
   MFT_RETURN_IF_ERROR(Append(BytesOf(tokens)));
   MFT_RETURN_IF_ERROR(Append(BytesOf(mask)));
   MFT_RETURN_IF_ERROR(Append(std::string(-offset_ % sizeof(int32_t), '\0')));
-  (origin.chunked ? chunked_ : records_).push_back(record);
+  MFT_RETURN_IF_ERROR((origin.chunked ? chunked_ : records_)->Add(record));
   file.samples += 1;
   file.line_samples += origin.chunked ? 0 : 1;
   source.samples += 1;
@@ -190,7 +205,7 @@ Status FileTokenCacheWriter::Add(std::span<const int32_t> tokens,
 }
 
 Status FileTokenCacheWriter::WriteIndex() {
-  EndFile();
+  MFT_RETURN_IF_ERROR(EndFile());
   MFT_RETURN_IF_ERROR(Append(std::string(-offset_ % alignof(Record), '\0')));
   Json sources = Json::array();
   for (const SourceInfo& source : sources_) {
@@ -202,13 +217,17 @@ Status FileTokenCacheWriter::WriteIndex() {
   header.version = kTokenCacheVersion;
   header.vocab_size = vocab_size_;
   header.records_offset = offset_;
-  header.num_records = records_.size();
+  header.num_records = static_cast<uint64_t>(records_->size());
   header.meta_bytes = meta.size();
-  std::string index(BytesOf(std::span<const Record>(records_)));
-  index += meta;
-  const std::string hash = token_cache_format::IndexHash(header, index);
+  token_cache_format::IndexHasher hasher(header);
+  MFT_RETURN_IF_ERROR(records_->ForEachBlock([&](std::string_view bytes) {
+    hasher.Update(bytes);
+    return Append(bytes);
+  }));
+  hasher.Update(meta);
+  const std::string hash = hasher.FinishHex();
   std::memcpy(header.index_sha256.data(), hash.data(), header.index_sha256.size());
-  MFT_RETURN_IF_ERROR(Append(index));
+  MFT_RETURN_IF_ERROR(Append(meta));
   MFT_RETURN_IF_ERROR(Flush());
   if (lseek(fd_.get(), 0, SEEK_SET) != 0) {
     return ErrnoStatus(errno, path_);
