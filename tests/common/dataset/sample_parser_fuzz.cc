@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // libFuzzer target: any bytes as a line of a data file, parsed and encoded as preparation does it.
+#include <array>
 #include <cstdint>
 #include <string_view>
 #include <variant>
@@ -11,26 +12,26 @@
 #include "common/tokenizer/chat.h"
 #include "common/tokenizer/python_json.h"
 #include "common/tokenizer/tokenizer.h"
-#include "tests/support/fixtures.h"
+#include "tests/support/tokenizers.h"
 
 namespace {
 
-const mft::Tokenizer& SpmV3() {
-  static const auto tokenizer =
-      mft::LoadTokenizer(mft::testing::TokenizerFile("mistral_instruct_tokenizer_240323.model.v3"))
-          .value();
-  return *tokenizer;
+// One of those whose rules differ, by what the input happens to be.
+const mft::Tokenizer& Choose(size_t number) {
+  constexpr std::array kNames = {
+      "spm-v1", "spm-v2", "spm-v3", "spm-v7", "tekken-v11", "tekken-v15"};
+  return mft::testing::NamedTokenizer(kNames[number % kNames.size()]);
 }
 
 void Check(const mft::EncodedSample& sample) {
   MFT_CHECK(sample.tokens.size() == sample.mask.size(), "tokens and mask differ in length");
 }
 
-void Encode(const mft::Sample& sample) {
+void Encode(const mft::Sample& sample, const mft::Tokenizer& tokenizer) {
   if (const auto* text = std::get_if<mft::TextSample>(&sample)) {
-    Check(mft::EncodeText(SpmV3(), text->text));
+    Check(mft::EncodeText(tokenizer, text->text));
   } else if (const auto* conversation = std::get_if<mft::Conversation>(&sample)) {
-    const auto encoded = mft::EncodeConversation(SpmV3(), *conversation);
+    const auto encoded = mft::EncodeConversation(tokenizer, *conversation);
     if (encoded.ok()) {
       Check(*encoded);
     }
@@ -50,7 +51,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
        {mft::SourceKind::kText, mft::SourceKind::kInstruct, mft::SourceKind::kEval}) {
     const auto sample = mft::ParseSample(kind, line);
     if (sample.ok()) {
-      Encode(*sample);
+      Encode(*sample, Choose(size));
     } else {
       MFT_CHECK(!sample.status().reason().empty(), "a refusal without a class");
       MFT_CHECK(mft::IsValidUtf8(sample.status().message()), "a message that is no UTF-8");
