@@ -17,6 +17,8 @@ constexpr int64_t kMaxVocabulary = BytePairs::kMaxTokens;
 constexpr int64_t kMaxSpecial = 1 << 16;
 constexpr size_t kMaxPatternBytes = size_t{1} << 14;
 constexpr size_t kByteTokens = 256;
+// The released files' longest token has 78 bytes. Finding a token's merges is quadratic in it.
+constexpr size_t kMaxTokenBytes = 512;
 
 // v3 and v7 files without a list of their own have this one.
 constexpr std::array<std::string_view, 20> kFrozenSpecial = {"<unk>",
@@ -126,6 +128,10 @@ Status ReadVocabulary(std::vector<TekkenEntry>& entries, int64_t count, TekkenFi
     std::string& token = file.tokens[i];
     if (!DecodeBase64(entry.text, token) || token.empty()) {
       return InvalidArgument(StrCat("vocab[", i, "].token_bytes is no base64 text of bytes"));
+    }
+    if (token.size() > kMaxTokenBytes) {
+      return InvalidArgument(StrCat(
+          "vocab[", i, "] has ", token.size(), " bytes; a token has at most ", kMaxTokenBytes));
     }
     if (i < kByteTokens && (token.size() != 1 || static_cast<uint8_t>(token[0]) != i)) {
       return InvalidArgument(StrCat("vocab[", i, "] is not the byte ", i));
