@@ -89,8 +89,11 @@ void BytePairs::AddMerges() {
     }
   }
   merges_.resize(std::bit_ceil(2 * all.size() + 1));
+  may_merge_.resize(std::bit_ceil(all.size() / 16 + 1));
   for (const uint64_t merge : all) {
-    size_t at = Home(merge & ~kRankMask) & (merges_.size() - 1);
+    size_t at = Home(merge & ~kRankMask);
+    may_merge_[at / 64 & (may_merge_.size() - 1)] |= uint64_t{1} << (at % 64);
+    at &= merges_.size() - 1;
     while (merges_[at] != 0) {
       at = (at + 1) & (merges_.size() - 1);
     }
@@ -100,7 +103,11 @@ void BytePairs::AddMerges() {
 
 uint32_t BytePairs::Merged(uint32_t left, uint32_t right) const {
   const uint64_t pair = Pair(left, right);
-  size_t at = Home(pair) & (merges_.size() - 1);
+  size_t at = Home(pair);
+  if ((may_merge_[at / 64 & (may_merge_.size() - 1)] >> (at % 64) & 1) == 0) {
+    return kNone;
+  }
+  at &= merges_.size() - 1;
   while (merges_[at] != 0 && (merges_[at] & ~kRankMask) != pair) {
     at = (at + 1) & (merges_.size() - 1);
   }

@@ -50,6 +50,9 @@ class BytePairs {
   std::vector<Slot> slots_;      // open addressing; the size is a power of two
   // Of pairs of tokens, by linear probing, at most half full: left | right | merged rank + 1.
   std::vector<uint64_t> merges_;
+  // A bit set for each pair in merges_, found by its hash: it is small enough for a near cache and
+  // answers for most pairs, which make no token.
+  std::vector<uint64_t> may_merge_;
   std::vector<uint32_t> two_;  // [256 * 256]: of two bytes
   size_t longest_ = 0;
 };
