@@ -18,7 +18,7 @@
 namespace mft {
 
 // A hash table of bounded size: where a piece finds no free slot near its own it takes another's,
-// and the frequent ones are back soon. 5 MiB.
+// and the frequent ones are back soon. 8 MiB.
 // Threads: one at a time; see PieceCachePool.
 class PieceCache {
  public:
@@ -42,7 +42,7 @@ class PieceCache {
 
  private:
   static constexpr size_t kSmallSlots = size_t{1} << 17;
-  static constexpr size_t kLargeSlots = size_t{1} << 13;
+  static constexpr size_t kLargeSlots = size_t{1} << 15;
   // Anyone can choose pieces that collide: a search ends after so many slots.
   static constexpr size_t kMaxProbes = 4;
 
