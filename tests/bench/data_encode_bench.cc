@@ -26,8 +26,9 @@ using mft::Status;
 
 struct Encoded {
   double seconds = 0;
-  double cpu_seconds = 0;  // of all threads
-  std::vector<int32_t> tokens;
+  double cpu_seconds = 0;       // of all threads
+  size_t count = 0;             // of tokens
+  std::vector<int32_t> tokens;  // where they are collected
   std::vector<uint8_t> mask;
 };
 
@@ -37,7 +38,10 @@ double CpuSeconds() {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-Result<Encoded> EncodeOnce(const std::string& file, const mft::Tokenizer& tokenizer, int threads) {
+Result<Encoded> EncodeOnce(const std::string& file,
+                           const mft::Tokenizer& tokenizer,
+                           int threads,
+                           bool collect) {
   const mft::data::LineEncoder encoder(
       {.tokenizer = &tokenizer, .vocab_size = tokenizer.vocab_size()});
   Encoded result;
@@ -52,6 +56,10 @@ Result<Encoded> EncodeOnce(const std::string& file, const mft::Tokenizer& tokeni
           return encoded.problems[0].WithContext(mft::StrCat("line ", line.number + 1));
         }
         for (const mft::EncodedSample& sample : encoded.samples) {
+          result.count += sample.tokens.size();
+          if (!collect) {
+            continue;
+          }
           result.tokens.insert(result.tokens.end(), sample.tokens.begin(), sample.tokens.end());
           result.mask.insert(result.mask.end(), sample.mask.begin(), sample.mask.end());
         }
@@ -60,6 +68,17 @@ Result<Encoded> EncodeOnce(const std::string& file, const mft::Tokenizer& tokeni
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   result.cpu_seconds = CpuSeconds() - cpu_begin;
   return result;
+}
+
+// Untimed.
+Status Dump(const std::vector<std::string>& args) {
+  MFT_ASSIGN_OR_RETURN(const std::unique_ptr<mft::Tokenizer> tokenizer,
+                       mft::LoadTokenizer(args[1]));
+  MFT_ASSIGN_OR_RETURN(const Encoded encoded, EncodeOnce(args[0], *tokenizer, 2, true));
+  std::string bytes(reinterpret_cast<const char*>(encoded.tokens.data()),
+                    encoded.tokens.size() * sizeof(int32_t));
+  bytes.append(encoded.mask.begin(), encoded.mask.end());
+  return mft::WriteFileAtomic(args[3], bytes);
 }
 
 Status Run(const std::vector<std::string>& args) {
@@ -73,15 +92,10 @@ Status Run(const std::vector<std::string>& args) {
       MFT_ASSIGN_OR_RETURN(const std::unique_ptr<mft::Tokenizer> tokenizer,
                            mft::LoadTokenizer(args[1]));
       MFT_ASSIGN_OR_RETURN(const Encoded encoded,
-                           EncodeOnce(args[0], *tokenizer, std::atoi(args[i].c_str())));
+                           EncodeOnce(args[0], *tokenizer, std::atoi(args[i].c_str()), false));
       best = repeat == 0 ? encoded.seconds : std::min(best, encoded.seconds);
       best_cpu = repeat == 0 ? encoded.cpu_seconds : std::min(best_cpu, encoded.cpu_seconds);
-      tokens = encoded.tokens.size();
-      if (repeat == 0 && i == 4) {
-        std::string bytes(reinterpret_cast<const char*>(encoded.tokens.data()), tokens * 4);
-        bytes.append(encoded.mask.begin(), encoded.mask.end());
-        MFT_RETURN_IF_ERROR(mft::WriteFileAtomic(args[3], bytes));
-      }
+      tokens = encoded.count;
     }
     std::printf("{\"threads\": %s, \"seconds\": %.6f, \"cpu_seconds\": %.6f, \"tokens\": %zu}\n",
                 args[i].c_str(),
@@ -89,7 +103,7 @@ Status Run(const std::vector<std::string>& args) {
                 best_cpu,
                 tokens);
   }
-  return Status::Ok();
+  return Dump(args);
 }
 
 }  // namespace
