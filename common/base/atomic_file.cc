@@ -17,9 +17,9 @@ namespace {
 constexpr size_t kBufferBytes = size_t{1} << 20;
 }
 
-Result<AtomicFile> AtomicFile::Create(const std::string& path) {
+Result<AtomicFile> AtomicFile::Create(const std::string& path, mode_t mode) {
   std::string temporary = StrCat(path, ".", getpid(), ".tmp");
-  MFT_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(temporary, O_WRONLY | O_CREAT | O_TRUNC));
+  MFT_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(temporary, O_WRONLY | O_CREAT | O_TRUNC, mode));
   return AtomicFile(path, std::move(temporary), std::move(fd));
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
 #include <string_view>
 
@@ -13,7 +15,8 @@ namespace mft {
 // What is not published is removed. Threads: one at a time.
 class AtomicFile {
  public:
-  static Result<AtomicFile> Create(const std::string& path);
+  // `mode` is subject to the umask.
+  static Result<AtomicFile> Create(const std::string& path, mode_t mode = 0644);
   AtomicFile(AtomicFile&& other) noexcept = default;
   AtomicFile& operator=(AtomicFile&& other) noexcept = delete;
   ~AtomicFile();

@@ -11,6 +11,7 @@
 #include "common/base/files.h"
 #include "common/base/ids.h"
 #include "common/base/strings.h"
+#include "worker/data/parquet.h"
 
 namespace mft::data {
 namespace {
@@ -36,6 +37,7 @@ Result<DataFiles> ListSourceFiles(const DataSource& source, SourceKind kind) {
   MFT_ASSIGN_OR_RETURN(const std::vector<std::string> paths, ExpandSource(source));
   DataFiles files = {.path = source.path, .kind = kind, .weight = source.weight, .files = {}};
   for (const std::string& path : paths) {
+    MFT_RETURN_IF_ERROR(RefuseParquet(path));
     files.files.push_back({.path = path, .hash = {}});
   }
   return files;

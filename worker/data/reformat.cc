@@ -45,6 +45,7 @@ std::optional<DataForm> RecogniseForm(const PyJson& sample) {
   for (const auto& [question, answer] : {std::pair{"prompt", "completion"},
                                          {"prompt", "response"},
                                          {"question", "answer"},
+                                         {"question", "response"},
                                          {"query", "response"},
                                          {"input", "output"}}) {
     if (has(question) && has(answer)) {
@@ -96,7 +97,7 @@ Result<Reformatted> Reformat(DataForm form, const PyJson& sample, std::string_vi
       return FromConversations(form, sample, ids);
     case DataForm::kAlpaca:
     case DataForm::kPrompt:
-      return FromPair(form, sample);
+      return FromPair(form, sample, ids);
   }
   return Internal("unknown form");
 }
@@ -142,12 +143,27 @@ std::string RoleOf(const PyJson& message) {
   return role != nullptr && role->is(PyJson::Kind::kString) ? role->text : "";
 }
 
-void EndWithAssistant(PyJson& messages, std::vector<std::string>& notes) {
-  size_t left_out = 0;
-  while (!messages.items.empty() && RoleOf(messages.items.back()) != "assistant") {
-    messages.items.pop_back();
-    ++left_out;
+std::string ArgumentsText(const PyJson* arguments) {
+  const bool none = arguments == nullptr || arguments->is(PyJson::Kind::kNull);
+  if (!none && !arguments->is(PyJson::Kind::kString)) {
+    return DumpPyJson(*arguments);
   }
+  return none || Trim(arguments->text).empty() ? "{}" : arguments->text;
+}
+
+void EndWithAssistant(PyJson& messages, std::vector<std::string>& notes) {
+  std::vector<PyJson>& items = messages.items;
+  size_t kept = items.size();
+  while (kept > 0 && RoleOf(items[kept - 1]) != "assistant") {
+    --kept;
+  }
+  for (size_t i = kept; kept > 0 && i < items.size(); ++i) {
+    if (RoleOf(items[i]) == "system") {
+      std::swap(items[kept++], items[i]);
+    }
+  }
+  const size_t left_out = items.size() - kept;
+  items.resize(kept);
   if (left_out > 0) {
     notes.push_back(StrCat(
         left_out, left_out == 1 ? " message" : " messages", " after the last answer left out"));

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -17,15 +19,20 @@
 #include "common/base/files.h"
 #include "common/base/log.h"
 #include "common/base/strings.h"
-#include "common/dataset/line_reader.h"
+#include "common/dataset/sample_fields.h"
 #include "common/dataset/sample_parser.h"
 #include "common/tokenizer/python_json.h"
 #include "worker/data/commands.h"
 #include "worker/data/line_encoder.h"
+#include "worker/data/parquet.h"
+#include "worker/data/record_reader.h"
 #include "worker/data/reformat.h"
+#include "worker/data/stop_signal.h"
 
 namespace mft::data {
 namespace {
+
+constexpr int kExitInterrupted = 130;
 
 struct ReformatArguments {
   std::string from = "auto";
@@ -60,20 +67,25 @@ class Converter {
       : arguments_(arguments), form_(FormNamed(arguments.from)) {}
 
   // A line in our form, or why it cannot be. Notes go to standard error.
-  Result<std::string> Convert(const DataLine& line) {
-    if (line.too_long) {
-      return InvalidArgument(
-          StrCat("the line is longer than ", FormatBytes(LineReader::kMaxLineBytes)));
+  Result<std::string> Convert(const DataRecord& record) {
+    MFT_RETURN_IF_ERROR(record.problem);
+    MFT_ASSIGN_OR_RETURN(const PyJsonParsed parsed, ParsePyJson(record.text));
+    if (parsed.has_duplicate) {
+      return samples::Problem("JSONDecodeError",
+                              StrCat("the key \"",
+                                     Printable(parsed.duplicate_key, samples::kQuotedBytes),
+                                     "\" stands twice in one object; remove one"));
     }
-    MFT_ASSIGN_OR_RETURN(const PyJsonParsed parsed, ParsePyJson(line.text));
     const auto form = form_ ? form_ : RecogniseForm(parsed.value);
-    std::string text = line.text;
+    std::string text = record.text;
     if (form) {
-      MFT_ASSIGN_OR_RETURN(Reformatted ours, Reformat(*form, parsed.value, line.text));
+      MFT_ASSIGN_OR_RETURN(Reformatted ours, Reformat(*form, parsed.value, record.text));
       for (const std::string& note : ours.notes) {
-        Print(line, StrCat("note: ", note));
+        Print(record, StrCat("note: ", note));
       }
       text = DumpPyJson(ours.sample);
+    } else if (text.find('\n') != std::string::npos) {  // an array's element
+      text = DumpPyJson(parsed.value);
     }
     // What is written is what can be trained on.
     const auto sample = ParseSample(SourceKind::kEval, text);
@@ -85,26 +97,30 @@ class Converter {
   }
 
   Status Run() {
-    MFT_ASSIGN_OR_RETURN(LineReader reader, LineReader::Open(arguments_.in));
-    MFT_ASSIGN_OR_RETURN(AtomicFile out, AtomicFile::Create(arguments_.out));
-    DataLine line;
+    MFT_ASSIGN_OR_RETURN(RecordReader reader, RecordReader::Open(arguments_.in));
+    MFT_ASSIGN_OR_RETURN(const mode_t mode, ModeOf(arguments_.in));
+    MFT_ASSIGN_OR_RETURN(AtomicFile out, AtomicFile::Create(arguments_.out, mode));
+    DataRecord record;
     while (true) {
-      MFT_ASSIGN_OR_RETURN(const bool more, reader.Next(line));
+      if (StopSignal() != 0) {
+        return {Code::kCancelled, "stopped; nothing was written"};
+      }
+      MFT_ASSIGN_OR_RETURN(const bool more, reader.Next(record));
       if (!more) {
         break;
       }
-      if (Trim(line.text).empty() && !line.too_long) {
-        continue;
-      }
       ++counts_.lines;
-      const Result<std::string> text = Convert(line);
+      const Result<std::string> text = Convert(record);
       if (!text.ok()) {
-        Print(line, ProblemText(text.status()));
+        Print(record, ProblemText(text.status()));
         continue;
       }
       ++counts_.written;
       MFT_RETURN_IF_ERROR(out.Write(*text));
       MFT_RETURN_IF_ERROR(out.Write("\n"));
+    }
+    if (counts_.written == 0) {
+      return Status::Ok();
     }
     if (arguments_.in_place) {
       MFT_RETURN_IF_ERROR(KeepOriginal());
@@ -115,12 +131,18 @@ class Converter {
   const Counts& counts() const { return counts_; }
 
  private:
-  void Print(const DataLine& line, const std::string& text) const {
-    std::fprintf(stderr,
-                 "%s:%lld: %s\n",
-                 arguments_.in.c_str(),
-                 static_cast<long long>(line.number + 1),
-                 text.c_str());
+  void Print(const DataRecord& record, const std::string& text) const {
+    const std::string line = StrCat(arguments_.in, ":", record.line, ": ", text, "\n");
+    std::fputs(line.c_str(), stderr);
+  }
+
+  // The output is for the eyes that the input is for.
+  static Result<mode_t> ModeOf(const std::string& path) {
+    struct stat info {};
+    if (stat(path.c_str(), &info) != 0) {
+      return ErrnoStatus(errno, path);
+    }
+    return S_ISREG(info.st_mode) ? info.st_mode & 0666U : 0644U;
   }
 
   // A second name for the file, so that there is one under its own name at any moment.
@@ -140,40 +162,37 @@ class Converter {
   Counts counts_;
 };
 
-// The first bytes of a file of columns.
-bool IsParquet(const std::string& path) {
-  std::FILE* file = std::fopen(path.c_str(), "rb");
-  char magic[4] = {};
-  const bool read = file != nullptr && std::fread(magic, 1, sizeof(magic), file) == sizeof(magic);
-  if (file != nullptr) {
-    std::fclose(file);
-  }
-  return read && std::string_view(magic, sizeof(magic)) == "PAR1";
-}
-
 Status CheckPaths(ReformatArguments& arguments) {
   if (arguments.in_place != arguments.out.empty()) {
     return {Code::kInvalidArgument, "USAGE", "give OUT, or --in-place instead of it"};
   }
-  if (IsParquet(arguments.in)) {
-    return InvalidArgument(
-        StrCat(arguments.in,
-               ": a Parquet file; convert it to JSON lines first: python3 -c \"import pandas; "
-               "pandas.read_parquet('IN.parquet').to_json('OUT.jsonl', orient='records', "
-               "lines=True)\""));
+  MFT_RETURN_IF_ERROR(RefuseParquet(arguments.in));
+  std::error_code ignored;  // of a file that is not there
+  if (!arguments.in_place && std::filesystem::equivalent(arguments.in, arguments.out, ignored)) {
+    return {Code::kInvalidArgument, "USAGE", "IN and OUT are one file; ask for --in-place"};
   }
   arguments.out = arguments.in_place ? arguments.in : arguments.out;
   const std::string kept = arguments.in_place ? arguments.in + ".orig" : arguments.out;
   if (PathExists(kept) && !arguments.force) {
     return FailedPrecondition(StrCat(kept, ": is there already; --force replaces it"));
   }
-  if (!arguments.in_place && AbsolutePath(arguments.in) == AbsolutePath(arguments.out)) {
-    return {Code::kInvalidArgument, "USAGE", "IN and OUT are one file; ask for --in-place"};
-  }
   return Status::Ok();
 }
 
+std::string SummaryText(const ReformatArguments& arguments, const Counts& counts) {
+  if (counts.written == 0) {
+    return StrCat(arguments.in, ": 0 of ", counts.lines, " lines; nothing was written\n");
+  }
+  std::string forms;
+  for (const auto& [form, lines] : counts.forms) {
+    forms += StrCat(forms.empty() ? "" : ", ", lines, " ", form);
+  }
+  return StrCat(
+      arguments.out, ": ", counts.written, " of ", counts.lines, " lines (", forms, ")\n");
+}
+
 int RunReformat(ReformatArguments arguments) {
+  HandleStopSignals();
   Converter converter(arguments);
   Status status = CheckPaths(arguments);
   if (status.ok()) {
@@ -181,19 +200,16 @@ int RunReformat(ReformatArguments arguments) {
   }
   if (!status.ok()) {
     std::fprintf(stderr, "mft-data: %s\n", status.message().c_str());
-    return status.reason() == "USAGE" ? 2 : ExitCodeFor(status.code());
+    return status.code() == Code::kCancelled ? kExitInterrupted
+           : status.reason() == "USAGE"      ? 2
+                                             : ExitCodeFor(status.code());
   }
   const Counts& counts = converter.counts();
-  std::string forms;
-  for (const auto& [form, lines] : counts.forms) {
-    forms += StrCat(forms.empty() ? " (" : ", ", lines, " ", form);
+  if (std::fputs(SummaryText(arguments, counts).c_str(), stdout) < 0 || std::fflush(stdout) != 0) {
+    return ExitCodeFor(Code::kInternal);
   }
-  std::printf("%s: %lld of %lld lines%s\n",
-              arguments.out.c_str(),
-              static_cast<long long>(counts.written),
-              static_cast<long long>(counts.lines),
-              forms.empty() ? "" : (forms + ")").c_str());
-  return counts.written == counts.lines ? 0 : ExitCodeFor(Code::kInvalidArgument);
+  const bool all = counts.written > 0 && counts.written == counts.lines;
+  return all ? 0 : ExitCodeFor(Code::kInvalidArgument);
 }
 
 }  // namespace
@@ -207,7 +223,7 @@ void AddReformatCommand(CLI::App& app, int& exit_code) {
       ->check(CLI::IsMember({"auto", "openai", "glaive", "sharegpt", "alpaca", "prompt"}));
   command->add_flag("--in-place", arguments->in_place, "replace IN; the original stays as IN.orig");
   command->add_flag("--force", arguments->force, "replace OUT (or IN.orig) where it is there");
-  command->add_option("IN", arguments->in, "a file of JSON lines")->required();
+  command->add_option("IN", arguments->in, "a file of JSON lines, or one JSON array")->required();
   command->add_option("OUT", arguments->out, "file to write");
   command->callback([arguments, &exit_code] { exit_code = RunReformat(*arguments); });
 }

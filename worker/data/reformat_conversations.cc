@@ -42,24 +42,47 @@ Speaker SpeakerOf(std::string_view name) {
   return found == kSpeakers.end() ? Speaker::kUnknown : found->speaker;
 }
 
-// One object, a list of them, or objects with blank lines between, as Glaive has them.
-Result<PyJson> ObjectList(const std::string& text, std::string_view what) {
-  auto parsed = ParsePyJson(text);
-  if (!parsed.ok()) {
-    std::string list = "[";
-    for (size_t at = 0; at < text.size();) {
-      const size_t gap = text.find("}\n\n", at);
-      list += text.substr(at, gap == std::string::npos ? gap : gap + 1 - at);
-      list += gap == std::string::npos ? "]" : ",";
-      at = gap == std::string::npos ? text.size() : text.find_first_not_of('\n', gap + 1);
+// The JSON objects that stand in a row in `text`, whatever is between them, as a list.
+Result<PyJson> ObjectsInARow(std::string_view text) {
+  PyJson list = PyJson::List();
+  int depth = 0;
+  bool in_string = false;
+  size_t begin = 0;
+  for (size_t i = 0; i < text.size() && depth >= 0; ++i) {
+    const char c = text[i];
+    if (in_string) {
+      i += c == '\\' ? 1 : 0;
+      in_string = c != '"';
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '{') {
+      begin = depth++ == 0 ? i : begin;
+    } else if (c == '}' && --depth == 0) {
+      MFT_ASSIGN_OR_RETURN(PyJsonParsed parsed, ParsePyJson(text.substr(begin, i + 1 - begin)));
+      list.items.push_back(std::move(parsed.value));
     }
-    auto repaired = ParsePyJson(list);
+  }
+  if (depth != 0 || list.items.empty()) {
+    return InvalidArgument("the braces do not match");
+  }
+  return list;
+}
+
+// One object, a list of them, or objects in a row with lines broken anywhere, as Glaive has them.
+Result<PyJson> ObjectList(const std::string& text, std::string_view what) {
+  const auto parsed = ParsePyJson(text);
+  PyJson value;
+  if (parsed.ok()) {
+    value = parsed->value;
+  } else {
+    std::string joined = text;
+    std::erase(joined, '\n');
+    auto repaired = ObjectsInARow(joined);
     if (!repaired.ok()) {
       return InvalidArgument(StrCat(what, " is no JSON: ", parsed.status().message()));
     }
-    parsed = std::move(repaired);
+    value = std::move(repaired).value();
   }
-  PyJson value = std::move(parsed->value);
   if (value.is(Kind::kObject)) {
     PyJson list = PyJson::List();
     if (!value.members.empty()) {
@@ -73,20 +96,36 @@ Result<PyJson> ObjectList(const std::string& text, std::string_view what) {
   return value;
 }
 
-// The calls that a model wrote. Glaive's have their arguments in single quotes, escaped within.
+// The calls that a model wrote. Glaive's have their arguments in single quotes, which are escaped
+// within: {"name": "f", "arguments": '{"k": "it\'s"}'}.
 Result<PyJson> CallList(const std::string& text) {
-  auto calls = ObjectList(text, "the function call");
-  if (calls.ok()) {
-    return calls;
+  constexpr std::string_view kWhat = "the function call";
+  const auto parsed = ParsePyJson(text);
+  if (parsed.ok()) {
+    return ObjectList(text, kWhat);
   }
-  std::string mended;
-  for (const char c : text) {
-    if (c != '\'') {
-      mended.push_back(c == '\\' ? '\'' : c);
+  const size_t open = text.find('\'');
+  const size_t close = text.rfind('\'');
+  if (open < close) {
+    // The quotes around the arguments of the only call.
+    std::string inner;
+    for (size_t i = open + 1; i < close; ++i) {
+      i += text[i] == '\\' && text[i + 1] == '\'' ? 1 : 0;
+      inner.push_back(text[i]);
+    }
+    const std::string one = StrCat(text.substr(0, open), inner, text.substr(close + 1));
+    if (ParsePyJson(one).ok()) {
+      return ObjectList(one, kWhat);
+    }
+    // Several calls: the reference's own repair.
+    std::string several = text;
+    std::erase(several, '\'');
+    std::replace(several.begin(), several.end(), '\\', '\'');
+    if (ParsePyJson(several).ok()) {
+      return ObjectList(several, kWhat);
     }
   }
-  auto again = ObjectList(mended, "the function call");
-  return again.ok() ? std::move(again) : std::move(calls);
+  return InvalidArgument(StrCat(kWhat, " is no JSON: ", parsed.status().message()));
 }
 
 class ConversationConverter {
@@ -116,9 +155,14 @@ class ConversationConverter {
 
  private:
   Status Turn(const PyJson& turn) {
-    MFT_ASSIGN_OR_RETURN(const std::string from, TextOr(turn, "from"));
-    MFT_ASSIGN_OR_RETURN(std::string value, TextOr(turn, "value"));
+    MFT_ASSIGN_OR_RETURN(const std::string from,
+                         TextOr(turn, turn.Find("from") != nullptr ? "from" : "role"));
+    MFT_ASSIGN_OR_RETURN(std::string value,
+                         TextOr(turn, turn.Find("value") != nullptr ? "value" : "content"));
     const Speaker speaker = SpeakerOf(from);
+    if (speaker == Speaker::kUnknown && (form_ != DataForm::kGlaive || from.empty())) {
+      return InvalidArgument(StrCat("\"", Printable(from, 40), "\" is no speaker of this form"));
+    }
     if (speaker == Speaker::kUnknown) {
       result_.notes.push_back(StrCat("what \"", Printable(from, 40), "\" says is left out"));
       return Status::Ok();
@@ -132,7 +176,9 @@ class ConversationConverter {
     open_calls_.clear();
     switch (speaker) {
       case Speaker::kCall:
-        return Call(value);
+        MFT_RETURN_IF_ERROR(Call(value));
+        AddWeight(turn);
+        return Status::Ok();
       case Speaker::kSystem:
         // What follows lists the tools, which stand apart.
         value = form_ == DataForm::kGlaive ? value.substr(0, value.find(" -")) : value;
@@ -143,7 +189,15 @@ class ConversationConverter {
         return Status::Ok();
       default:
         messages_.items.push_back(TextMessage("assistant", std::move(value)));
+        AddWeight(turn);
         return Status::Ok();
+    }
+  }
+
+  // 0: the newest message is not trained.
+  void AddWeight(const PyJson& turn) {
+    if (const PyJson* weight = NotNull(turn, "weight")) {
+      messages_.items.back().Add("weight", *weight);
     }
   }
 
@@ -155,13 +209,9 @@ class ConversationConverter {
       if (name.empty()) {
         return InvalidArgument(StrCat("a call without a name: ", Quote(call)));
       }
-      const PyJson* arguments = NotNull(call, "arguments");
       PyJson function = PyJson::Object();
       function.Add("name", PyJson::String(std::move(name)));
-      function.Add("arguments",
-                   arguments == nullptr           ? PyJson::String("{}")
-                   : arguments->is(Kind::kString) ? *arguments
-                                                  : PyJson::String(DumpPyJson(*arguments)));
+      function.Add("arguments", PyJson::String(ArgumentsText(call.Find("arguments"))));
       PyJson ours = PyJson::Object();
       open_calls_.push_back(ids_.Next());
       ours.Add("id", PyJson::String(open_calls_.back()));

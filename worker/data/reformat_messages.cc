@@ -88,6 +88,7 @@ class MessagesConverter {
         tool.Add("function", function);
         tools.items.push_back(std::move(tool));
       }
+      MFT_ASSIGN_OR_RETURN(tools, Tools(tools));
       result_.sample.Add("tools", std::move(tools));
     }
     return std::move(result_);
@@ -152,8 +153,10 @@ class MessagesConverter {
       } else if (name == "content" || name == "text") {
         MFT_ASSIGN_OR_RETURN(PyJson plain, PlainText(value, path_));
         const bool empty = plain.is(Kind::kNull) || (plain.is(Kind::kString) && plain.text.empty());
-        text |= !empty;
-        if (!empty) {
+        // A tool may answer nothing.
+        const bool kept = !empty || (role == "tool" && plain.is(Kind::kString));
+        text |= kept;
+        if (kept) {
           ours.Add(name, std::move(plain));
         }
       } else {
@@ -188,14 +191,15 @@ class MessagesConverter {
 
   // Gives the call an id of our form.
   Status Open(PyJson& call) {
-    const PyJson* function = NotNull(call, "function");
-    if (function == nullptr) {
+    PyJson* function = FindMember(call, "function");
+    if (function == nullptr || !function->is(Kind::kObject)) {
       return InvalidArgument(StrCat(path_, ": a tool call without a function: ", Quote(call)));
     }
     MFT_ASSIGN_OR_RETURN(const std::string name, TextOr(*function, "name"));
     MFT_ASSIGN_OR_RETURN(const std::string theirs, TextOr(call, "id"));
     const std::string id = theirs.empty() ? ids_.Next() : ids_.For(theirs);
-    SetMember(call, "id", PyJson::String(id));
+    SetMember(*function, "arguments", PyJson::String(ArgumentsText(function->Find("arguments"))));
+    SetMember(call, "id", PyJson::String(id));  // last: it may move the other members
     open_calls_.push_back({id, name});
     return Status::Ok();
   }
@@ -235,16 +239,13 @@ class MessagesConverter {
   }
 
   Result<PyJson> OldCall(const PyJson& call) {
-    MFT_ASSIGN_OR_RETURN(const std::string arguments, TextOr(call, "arguments"));
-    const auto parsed = ParsePyJson(arguments);
+    const auto parsed = ParsePyJson(ArgumentsText(call.Find("arguments")));
     if (!parsed.ok()) {
       return InvalidArgument(
           StrCat(path_, ": function_call.arguments are no JSON: ", parsed.status().message()));
     }
-    PyJson function = PyJson::Object();
-    for (const auto& [name, value] : call.members) {
-      function.Add(name, name == "arguments" ? PyJson::String(AsciiJson(parsed->value)) : value);
-    }
+    PyJson function = call;
+    SetMember(function, "arguments", PyJson::String(AsciiJson(parsed->value)));
     PyJson ours = PyJson::Object();
     ours.Add("function", std::move(function));
     PyJson list = PyJson::List();

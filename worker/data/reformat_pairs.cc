@@ -64,11 +64,34 @@ Status AddPrompt(const PyJson& sample, PyJson& messages) {
   const size_t space = answer.starts_with(' ') ? 1 : 0;
   return AddPair(std::move(question), answer.substr(space), messages);
 }
+
+// TRL's conversational form: "prompt" and "completion" are lists of messages.
+bool IsMessageLists(const PyJson& sample) {
+  const PyJson* prompt = sample.Find("prompt");
+  const PyJson* completion = sample.Find("completion");
+  return prompt != nullptr && prompt->is(PyJson::Kind::kList) && completion != nullptr &&
+         completion->is(PyJson::Kind::kList);
+}
+
+Result<Reformatted> FromMessageLists(const PyJson& sample, CallIds& ids) {
+  PyJson messages = *sample.Find("prompt");
+  const PyJson& answers = *sample.Find("completion");
+  messages.items.insert(messages.items.end(), answers.items.begin(), answers.items.end());
+  PyJson chat = PyJson::Object();
+  chat.Add("messages", std::move(messages));
+  if (const PyJson* tools = samples::NotNull(sample, "tools")) {
+    chat.Add("tools", *tools);
+  }
+  return FromMessages(chat, ids);
+}
 }  // namespace
 
-Result<Reformatted> FromPair(DataForm form, const PyJson& sample) {
+Result<Reformatted> FromPair(DataForm form, const PyJson& sample, CallIds& ids) {
+  if (form == DataForm::kPrompt && IsMessageLists(sample)) {
+    return FromMessageLists(sample, ids);
+  }
   PyJson messages = PyJson::List();
-  MFT_ASSIGN_OR_RETURN(std::string system, TextOr(sample, "system"));
+  MFT_ASSIGN_OR_RETURN(std::string system, FirstText(sample, {"system", "system_prompt"}));
   if (!system.empty()) {
     messages.items.push_back(TextMessage("system", std::move(system)));
   }

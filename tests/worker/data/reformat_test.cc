@@ -196,6 +196,115 @@ TEST(Reformat, FormsAreRecognisedByTheirKeys) {
   EXPECT_EQ(form(R"({"text": ""})"), std::nullopt);
   EXPECT_EQ(form("[1]"), std::nullopt);
 }
+// A sample in our form, that training takes.
+Json Trainable(DataForm form, const std::string& line) {
+  const Json sample = Output(form, line);
+  const auto parsed = ParseSample(SourceKind::kInstruct, sample.dump());
+  EXPECT_TRUE(parsed.ok()) << line << "\n" << sample << "\n" << parsed.status().message();
+  return sample;
+}
+
+std::string Chat(std::string_view middle, std::string_view more = "") {
+  return StrCat(R"({"messages": [{"role": "user", "content": "a"}, )",
+                middle,
+                R"({"role": "assistant", "content": "b"}])",
+                more,
+                "}");
+}
+
+TEST(Reformat, ACallsArgumentsMayBeAnObjectOrMissing) {
+  const auto arguments = [](std::string_view call) {
+    const Json sample = Trainable(
+        DataForm::kOpenAi,
+        Chat(
+            StrCat(R"({"role": "assistant", )", call, R"(}, {"role": "tool", "content": "r"}, )")));
+    return sample["messages"][1]["tool_calls"][0]["function"]["arguments"];
+  };
+  EXPECT_EQ(arguments(R"("tool_calls": [{"function": {"name": "f", "arguments": {"k": 1.50}}}])"),
+            R"({"k": 1.5})");
+  EXPECT_EQ(arguments(R"("tool_calls": [{"function": {"name": "f"}}])"), "{}");
+  EXPECT_EQ(arguments(R"("function_call": {"name": "f", "arguments": ""})"), "{}");
+  EXPECT_EQ(arguments(R"("function_call": {"name": "f", "arguments": {"k": 1}})"), R"({"k": 1})");
+}
+
+TEST(Reformat, AToolMayAnswerNothing) {
+  const Json sample = Trainable(
+      DataForm::kOpenAi,
+      Chat(R"({"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f"}}]},
+              {"role": "tool", "tool_call_id": "c", "content": ""}, )"));
+  EXPECT_EQ(sample["messages"][2]["content"], "");
+}
+
+TEST(Reformat, FunctionsMayLackWhatOpenAiDoesNotAskFor) {
+  const Json sample =
+      Trainable(DataForm::kOpenAi, Chat("", R"(, "functions": [{"name": "f", "strict": true}])"));
+  EXPECT_EQ(sample["tools"][0]["function"]["parameters"], Json::object());
+}
+
+TEST(Reformat, ASystemPromptAtTheEndStays) {
+  const std::string line = R"({"messages": [{"role": "user", "content": "a"},
+      {"role": "assistant", "content": "b"}, {"role": "system", "content": "S"},
+      {"role": "user", "content": "unanswered"}]})";
+  const Json sample = Trainable(DataForm::kOpenAi, line);
+  ASSERT_EQ(sample["messages"].size(), 3U);
+  EXPECT_EQ(sample["messages"][2]["content"], "S");
+}
+
+TEST(Reformat, SystemPromptsOfPairsSurvive) {
+  EXPECT_EQ(Trainable(DataForm::kPrompt,
+                      R"({"system_prompt": "S", "question": "a", "response": "b"})")["messages"][0],
+            Json({{"role", "system"}, {"content", "S"}}));
+  EXPECT_EQ(RecogniseForm(ParsePyJson(R"({"question": "", "response": ""})").value().value),
+            DataForm::kPrompt);
+}
+
+TEST(Reformat, PromptsMayBeListsOfMessages) {
+  const Json sample = Trainable(DataForm::kPrompt, R"({"prompt": [{"role": "user", "content": "a"}],
+      "completion": [{"role": "assistant", "content": null, "tool_calls":
+          [{"id": "call_1", "function": {"name": "f", "arguments": {}}}]}],
+      "tools": [{"type": "function", "function": {"name": "f"}}]})");
+  EXPECT_TRUE(CallIds::IsValid(sample["messages"][1]["tool_calls"][0]["id"].get<std::string>()));
+  EXPECT_EQ(sample["tools"][0]["function"]["name"], "f");
+}
+
+TEST(Reformat, ShareGptKeepsWeightsAndKnowsRoleAndContent) {
+  const Json sample = Trainable(DataForm::kShareGpt, R"({"conversations": [
+      {"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0},
+      {"from": "human", "value": "c"}, {"from": "gpt", "value": "d", "weight": 1}]})");
+  EXPECT_EQ(sample["messages"][1]["weight"], 0);
+  EXPECT_EQ(sample["messages"][3]["weight"], 1);
+}
+
+TEST(Reformat, AnUnknownSpeakerOfShareGptIsNoSmallThing) {
+  const std::string line = R"({"conversations": [{"from": "human", "value": "a"},
+      {"from": "critic", "value": "no"}, {"from": "gpt", "value": "b"}]})";
+  EXPECT_EQ(Output(DataForm::kShareGpt, line),
+            "conversations[1]: \"critic\" is no speaker of this form");
+}
+
+Json GlaiveCall(const std::string& value) {
+  Json line = Json::parse(R"({"function_description": "{}", "conversations":
+      [{"from": "human", "value": "a"}, {"from": "function-call"}]})");
+  line["conversations"][1]["value"] = value;
+  const Json sample = Trainable(DataForm::kGlaive, line.dump());
+  return sample["messages"][1]["tool_calls"][0]["function"]["arguments"];
+}
+
+TEST(Reformat, QuotesAroundGlaivesArgumentsDoNotChangeThem) {
+  EXPECT_EQ(GlaiveCall(R"({"name": "f", "arguments": '{"a": "it's \"so\" in L\'Aquila"}'})"),
+            R"({"a": "it's \"so\" in L'Aquila"})");
+  EXPECT_EQ(
+      GlaiveCall(R"([{"name": "f", "arguments": '{"a": 1}'}, {"name": "g", "arguments": '{}'}])"),
+      R"({"a": 1})");
+}
+
+TEST(Reformat, GlaivesDescriptionsMayBreakLinesAnywhere) {
+  const Json sample = Trainable(DataForm::kGlaive, R"({"function_description":
+      "{\"name\": \"f\", \"description\": \"two\nlines }\n\n{\"}\n{\"name\": \"g\"}",
+      "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]})");
+  EXPECT_EQ(sample["tools"][0]["function"]["description"], "twolines }{");
+  EXPECT_EQ(sample["tools"][1]["function"]["name"], "g");
+}
 
 // One line of each form, two that cannot be converted.
 constexpr const char* kMixed =
@@ -244,15 +353,6 @@ TEST(ReformatCommand, NeverOverwritesUnasked) {
   EXPECT_EQ(ReadFile(in).value(), ReadFile(out).value());
   EXPECT_EQ(RunMftData({"reformat", "--in-place", in}).exit_code, 6) << "the first original stays";
   EXPECT_EQ(ListDir(dir.path()).value().size(), 3U) << "nothing temporary stays";
-}
-
-TEST(ReformatCommand, ParquetIsOneClearError) {
-  const TempDir dir;
-  const auto run =
-      RunMftData({"reformat", dir.Write("in.parquet", "PAR1xxxxPAR1"), dir.File("out")});
-  EXPECT_EQ(run.exit_code, 3);
-  EXPECT_THAT(run.err, HasSubstr("read_parquet"));
-  EXPECT_FALSE(PathExists(dir.File("out")));
 }
 
 }  // namespace

@@ -5,12 +5,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
+
 #include "common/base/files.h"
 #include "tests/support/temp_dir.h"
 
 namespace mft::testing {
 
-ProgramResult RunMftData(std::vector<std::string> arguments, const std::string& input) {
+ProgramResult RunMftData(std::vector<std::string> arguments,
+                         const std::string& input,
+                         int stop_signal) {
   const TempDir dir;
   const std::string in = dir.Write("in", input);
   const std::string out = dir.File("out");
@@ -26,6 +30,13 @@ ProgramResult RunMftData(std::vector<std::string> arguments, const std::string& 
     dup2(open(in.c_str(), O_RDONLY), STDIN_FILENO);
     dup2(open(out.c_str(), O_WRONLY | O_CREAT, 0644), STDOUT_FILENO);
     dup2(open(err.c_str(), O_WRONLY | O_CREAT, 0644), STDERR_FILENO);
+    if (stop_signal != 0) {
+      sigset_t blocked;
+      sigemptyset(&blocked);
+      sigaddset(&blocked, stop_signal);
+      sigprocmask(SIG_BLOCK, &blocked, nullptr);
+      raise(stop_signal);
+    }
     execv(argv[0], argv.data());
     _exit(127);
   }

@@ -12,7 +12,10 @@ struct ProgramResult {
   std::string err;
 };
 
-// Runs build/<preset>/bin/mft-data to its end with `input` as its standard input.
-ProgramResult RunMftData(std::vector<std::string> arguments, const std::string& input = "");
+// Runs build/<preset>/bin/mft-data to its end with `input` as its standard input. `stop_signal`, if
+// not 0, waits for it from the beginning.
+ProgramResult RunMftData(std::vector<std::string> arguments,
+                         const std::string& input = "",
+                         int stop_signal = 0);
 
 }  // namespace mft::testing
