@@ -68,36 +68,38 @@ BytePairs::BytePairs(const std::vector<std::string>& tokens) : two_(size_t{256} 
     slots_[at] = {hash, static_cast<uint32_t>(rank)};
   }
   AddMerges();
-  for (uint32_t left = 0; left < 256; ++left) {
-    for (uint32_t right = 0; right < 256; ++right) {
-      two_[left * 256 + right] = Merged(left, right);
+}
+
+// Where a part of a text becomes a token, the merges inside it were those of the token's bytes
+// alone, in their order, whatever happened around it. So one pair makes the token: the two parts
+// that its own bytes have before the last merge.
+void BytePairs::AddMerges() {
+  merges_.resize(std::bit_ceil(2 * size() + 1));
+  may_merge_.resize(std::bit_ceil(size() / 16 + 1));
+  Parts parts;
+  std::vector<int32_t> ids(longest_);
+  for (size_t rank = 256; rank < size(); ++rank) {
+    const std::string_view whole = token(rank);
+    // The merges of lower rank are there already, and come before any other.
+    if (whole.size() <= kShortPiece && MergeShort(whole, parts) == 2) {
+      AddMerge(parts[0], parts[1], rank);
+    } else if (MergeLong(whole, static_cast<uint32_t>(rank), 0, ids.data()) == ids.data() + 2) {
+      AddMerge(static_cast<uint32_t>(ids[0]), static_cast<uint32_t>(ids[1]), rank);
     }
   }
 }
 
-// Every way to cut a token into two others.
-void BytePairs::AddMerges() {
-  std::vector<uint64_t> all;
-  for (size_t rank = 256; rank < size(); ++rank) {
-    const std::string_view whole = token(rank);
-    for (size_t at = 1; at < whole.size(); ++at) {
-      const uint32_t left = Rank(whole.substr(0, at));
-      const uint32_t right = left == kNone ? kNone : Rank(whole.substr(at));
-      if (right != kNone) {
-        all.push_back(Pair(left, right) | (rank + 1));
-      }
-    }
+void BytePairs::AddMerge(uint32_t left, uint32_t right, size_t rank) {
+  const uint64_t pair = Pair(left, right);
+  size_t at = Home(pair);
+  may_merge_[at / 64 & (may_merge_.size() - 1)] |= uint64_t{1} << (at % 64);
+  at &= merges_.size() - 1;
+  while (merges_[at] != 0) {
+    at = (at + 1) & (merges_.size() - 1);
   }
-  merges_.resize(std::bit_ceil(2 * all.size() + 1));
-  may_merge_.resize(std::bit_ceil(all.size() / 16 + 1));
-  for (const uint64_t merge : all) {
-    size_t at = Home(merge & ~kRankMask);
-    may_merge_[at / 64 & (may_merge_.size() - 1)] |= uint64_t{1} << (at % 64);
-    at &= merges_.size() - 1;
-    while (merges_[at] != 0) {
-      at = (at + 1) & (merges_.size() - 1);
-    }
-    merges_[at] = merge;
+  merges_[at] = pair | (rank + 1);
+  if (left < 256 && right < 256) {
+    two_[left * 256 + right] = static_cast<uint32_t>(rank);
   }
 }
 
@@ -146,13 +148,21 @@ int32_t* BytePairs::Encode(std::string_view piece, int32_t offset, int32_t* out)
   return EncodeShort({padded.data(), piece.size()}, offset, out);
 }
 
-// Parts in an array; `merged[i]` is the rank of part i together with the next one.
 int32_t* BytePairs::EncodeShort(std::string_view piece, int32_t offset, int32_t* out) const {
   if (const uint32_t rank = Rank(piece); rank != kNone) {
     *out = static_cast<int32_t>(rank) + offset;
     return out + 1;
   }
-  std::array<uint32_t, kShortPiece> ranks;
+  Parts parts;
+  const size_t count = MergeShort(piece, parts);
+  for (size_t i = 0; i < count; ++i) {
+    *out++ = static_cast<int32_t>(parts[i]) + offset;
+  }
+  return out;
+}
+
+// Parts in an array; `merged[i]` is the rank of part i together with the next one.
+size_t BytePairs::MergeShort(std::string_view piece, Parts& ranks) const {
   std::array<uint32_t, kShortPiece> merged;
   size_t parts = piece.size();
   for (size_t i = 0; i < parts; ++i) {
@@ -176,18 +186,22 @@ int32_t* BytePairs::EncodeShort(std::string_view piece, int32_t offset, int32_t*
       merged[best - 1] = Merged(ranks[best - 1], ranks[best]);
     }
   }
-  for (size_t i = 0; i < parts; ++i) {
-    *out++ = static_cast<int32_t>(ranks[i]) + offset;
-  }
-  return out;
+  return parts;
 }
 
-// Parts in a linked list, candidates in a heap; one whose parts changed meanwhile is passed over.
 int32_t* BytePairs::EncodeLong(std::string_view piece, int32_t offset, int32_t* out) const {
   if (const uint32_t rank = Rank(piece); rank != kNone) {
     *out = static_cast<int32_t>(rank) + offset;
     return out + 1;
   }
+  return MergeLong(piece, kNone, offset, out);
+}
+
+// Parts in a linked list, candidates in a heap; one whose parts changed meanwhile is passed over.
+int32_t* BytePairs::MergeLong(std::string_view piece,
+                              uint32_t without,
+                              int32_t offset,
+                              int32_t* out) const {
   struct Part {
     size_t end;       // where the next part begins
     size_t previous;  // where the part before begins
@@ -207,6 +221,9 @@ int32_t* BytePairs::EncodeLong(std::string_view piece, int32_t offset, int32_t* 
   const auto consider = [&](size_t begin) {
     Part& part = parts[begin];
     part.merged = part.end < size ? Rank(piece.substr(begin, parts[part.end].end - begin)) : kNone;
+    if (part.merged == without) {
+      part.merged = kNone;
+    }
     if (part.merged != kNone) {
       heap.push({part.merged, begin});
     }

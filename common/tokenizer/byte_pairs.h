@@ -3,6 +3,7 @@
 // concatenation is a token, the one of lowest rank is merged first, the leftmost of equals.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -39,16 +40,22 @@ class BytePairs {
   static constexpr size_t kSlack = 8;
   // The token of exactly these bytes, or kNone. REQUIRES: kSlack.
   uint32_t Rank(std::string_view bytes) const;
-  // The token that two tokens make, or kNone.
+  // The token that two parts of a text make, or kNone.
   uint32_t Merged(uint32_t left, uint32_t right) const;
   void AddMerges();
+  void AddMerge(uint32_t left, uint32_t right, size_t rank);
+  using Parts = std::array<uint32_t, kShortPiece>;
+  size_t MergeShort(std::string_view piece, Parts& ranks) const;  // returns their number
+  // Never makes the token `without`.
+  int32_t* MergeLong(std::string_view piece, uint32_t without, int32_t offset, int32_t* out) const;
   int32_t* EncodeShort(std::string_view piece, int32_t offset, int32_t* out) const;
   int32_t* EncodeLong(std::string_view piece, int32_t offset, int32_t* out) const;
 
   std::string bytes_;            // of all tokens, one after the other, and kSlack more
   std::vector<uint32_t> begin_;  // [tokens + 1]
   std::vector<Slot> slots_;      // open addressing; the size is a power of two
-  // Of pairs of tokens, by linear probing, at most half full: left | right | merged rank + 1.
+  // The pair that makes each token, by linear probing, at most half full: left | right | merged
+  // rank + 1.
   std::vector<uint64_t> merges_;
   // A bit set for each pair in merges_, found by its hash: it is small enough for a near cache and
   // answers for most pairs, which make no token.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tekken against the expected values of the library that it replaces.
+#include <algorithm>
 #include <functional>
+#include <random>
 
 #include <gtest/gtest.h>
 
@@ -81,6 +83,68 @@ TEST(BytePairs, ShortAndLongPiecesMergeAlike) {
     const std::vector<int32_t> large = encode("-" + piece);
     ASSERT_EQ(large.front(), '-');
     EXPECT_EQ(small, std::vector<int32_t>(large.begin() + 1, large.end())) << piece;
+  }
+}
+
+// tiktoken's rule, word for word.
+std::vector<int32_t> PlainMerges(const std::vector<std::string>& tokens, std::string_view text) {
+  const auto rank = [&](const std::string& part) {
+    return static_cast<size_t>(std::find(tokens.begin(), tokens.end(), part) - tokens.begin());
+  };
+  std::vector<std::string> parts;
+  for (const char byte : text) {
+    parts.emplace_back(1, byte);
+  }
+  while (true) {
+    size_t best = 0;
+    size_t best_rank = tokens.size();
+    for (size_t i = 0; i + 1 < parts.size(); ++i) {
+      const size_t merged = rank(parts[i] + parts[i + 1]);
+      best = merged < best_rank ? i : best;
+      best_rank = std::min(best_rank, merged);
+    }
+    if (best_rank == tokens.size()) {
+      break;
+    }
+    parts[best] += parts[best + 1];
+    parts.erase(parts.begin() + static_cast<std::ptrdiff_t>(best) + 1);
+  }
+  std::vector<int32_t> ranks;
+  for (const std::string& part : parts) {
+    ranks.push_back(static_cast<int32_t>(rank(part)));
+  }
+  return ranks;
+}
+
+// Tokens in any order: parts of higher rank, tokens that no merge makes, and such as another way to
+// cut them would make.
+TEST(BytePairs, MergesOfRandomVocabulariesAreThosePlainlyMade) {
+  std::mt19937 random(5);
+  const auto text = [&](size_t least, size_t most) {
+    std::string letters;
+    for (size_t left = least + random() % (most - least + 1); left > 0; --left) {
+      letters.push_back(static_cast<char>('a' + random() % 3));
+    }
+    return letters;
+  };
+  for (int round = 0; round < 100; ++round) {
+    std::vector<std::string> tokens;
+    for (int byte = 0; byte < 256; ++byte) {
+      tokens.emplace_back(1, static_cast<char>(byte));
+    }
+    for (size_t count = 10 + random() % 40; count > 0; --count) {
+      const std::string token = text(2, 5);
+      if (std::find(tokens.begin(), tokens.end(), token) == tokens.end()) {
+        tokens.push_back(token);
+      }
+    }
+    const BytePairs pairs(tokens);
+    for (int piece = 0; piece < 100; ++piece) {
+      const std::string word = text(6, 30);
+      std::vector<int32_t> ids(word.size());
+      ids.resize(static_cast<size_t>(pairs.Encode(word, 0, ids.data()) - ids.data()));
+      ASSERT_EQ(ids, PlainMerges(tokens, word)) << word;
+    }
   }
 }
 
