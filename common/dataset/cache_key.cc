@@ -16,6 +16,7 @@ std::string TokenCacheKey(const CacheKeyInput& input) {
   return Sha256Hex(DumpJson({{"format", kTokenCacheVersion},
                              {"encoding", kEncodingVersion},
                              {"tokenizer", input.tokenizer_hash},
+                             {"tokenizer_version", input.tokenizer_version},
                              {"vocab_size", input.vocab_size},
                              {"dynamic_chunking", input.dynamic_chunking},
                              {"sources", std::move(sources)}}));

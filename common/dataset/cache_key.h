@@ -23,7 +23,8 @@ struct CacheKeySource {
 };
 
 struct CacheKeyInput {
-  std::string tokenizer_hash;  // SHA-256 of the file; "" without tokenizer
+  std::string tokenizer_hash;     // SHA-256 of the file; "" without tokenizer
+  std::string tokenizer_version;  // "v3": a SentencePiece file has it in its name alone
   int32_t vocab_size = 0;
   bool dynamic_chunking = false;
   std::vector<CacheKeySource> sources;

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/dataset/token_cache.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -19,6 +23,18 @@ using token_cache_format::Record;
 
 constexpr int64_t kMaxMetaBytes = int64_t{256} << 20;
 
+// A shared lock on the cache's file; waits for one that is just being removed. Invalid where the
+// file system knows no locks: then nothing but the caller protects the cache.
+UniqueFd LockShared(const std::string& path) {
+  Result<UniqueFd> fd = OpenFile(path, O_RDONLY);
+  while (fd.ok() && flock(fd->get(), LOCK_SH) != 0) {
+    if (errno != EINTR) {
+      return {};
+    }
+  }
+  return fd.ok() ? std::move(fd).value() : UniqueFd();
+}
+
 std::optional<SourceKind> KindFromName(std::string_view name) {
   for (const SourceKind kind : {SourceKind::kText, SourceKind::kInstruct, SourceKind::kEval}) {
     if (name == SourceKindName(kind)) {
@@ -30,8 +46,8 @@ std::optional<SourceKind> KindFromName(std::string_view name) {
 
 class MappedTokenCache final : public TokenCache {
  public:
-  MappedTokenCache(MappedFile file, std::string path)
-      : file_(std::move(file)), path_(std::move(path)) {}
+  MappedTokenCache(UniqueFd lease, MappedFile file, std::string path)
+      : lease_(std::move(lease)), file_(std::move(file)), path_(std::move(path)) {}
 
   Status Verify();
 
@@ -51,6 +67,7 @@ class MappedTokenCache final : public TokenCache {
   Status VerifyTotals(size_t source) const;
   Record RecordAt(size_t source, int64_t index) const;
 
+  UniqueFd lease_;  // LockShared
   MappedFile file_;
   std::string path_;
   std::vector<SourceInfo> sources_;
@@ -278,8 +295,9 @@ std::string_view SourceKindName(SourceKind kind) {
 
 Result<std::unique_ptr<TokenCache>> TokenCache::Open(const std::string& directory) {
   const std::string path = JoinPath(directory, token_cache_format::kFileName);
+  UniqueFd lease = LockShared(path);
   MFT_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
-  auto cache = std::make_unique<MappedTokenCache>(std::move(file), path);
+  auto cache = std::make_unique<MappedTokenCache>(std::move(lease), std::move(file), path);
   MFT_RETURN_IF_ERROR(cache->Verify());
   return std::unique_ptr<TokenCache>(std::move(cache));
 }

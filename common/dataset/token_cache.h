@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -56,7 +57,8 @@ class TokenCache {
   virtual ~TokenCache() = default;
   // Opens and verifies a published cache directory: O(1) plus the checks of the index (version,
   // checksum, every offset and count). Hostile content is DATA_LOSS, never a crash. Token ids and
-  // mask bytes are not read here: who uses them checks them (Batcher and EvalBatches do).
+  // mask bytes are not read here: who uses them checks them (Batcher and EvalBatches do). While the
+  // cache is open it holds a shared lock on its file, and TakeTokenCacheAway leaves it alone.
   static Result<std::unique_ptr<TokenCache>> Open(const std::string& directory);
   // Training sources (text before instruct, in the job's order), then evaluation sources.
   virtual const std::vector<SourceInfo>& sources() const = 0;
@@ -73,7 +75,7 @@ struct SampleOrigin {
 };
 
 // Writes a cache beside its final place and publishes it by one rename. Nothing is left behind when
-// it is destroyed unpublished; what a killed writer leaves, RemoveStaleTokenCaches removes.
+// it is destroyed unpublished; what a killed writer leaves, the next one beside it removes.
 // Threads: one at a time.
 class TokenCacheWriter {
  public:
@@ -94,7 +96,12 @@ class TokenCacheWriter {
   virtual Status Publish() = 0;
 };
 
-// Removes what writers that no longer live left beside the caches in `cache_root`.
+// Removes what writers and removers that no longer live left beside the caches in `cache_root`.
 Status RemoveStaleTokenCaches(const std::string& cache_root);
+
+// Removes a published cache unless a process has it open, or `keep`, asked under the lock, says so:
+// true if it is gone. It loses its name first, so nobody ever sees half a cache, and what a killed
+// remover leaves is stale.
+Result<bool> TakeTokenCacheAway(const std::string& directory, const std::function<bool()>& keep);
 
 }  // namespace mft

@@ -94,16 +94,23 @@ FileTokenCacheWriter::~FileTokenCacheWriter() {
 
 Status FileTokenCacheWriter::Init() {
   MFT_RETURN_IF_ERROR(MakeDirs(root_));
+  LogIfError(RemoveStaleTokenCaches(root_), "removing what killed writers left");
   temporary_ = JoinPath(root_, StrCat(token_cache_format::kTemporaryPrefix, RandomHex(8)));
   if (mkdir(temporary_.c_str(), 0755) != 0) {
     const int error = errno;
     return ErrnoStatus(error, StrCat("creating ", std::exchange(temporary_, "")));
   }
   path_ = JoinPath(temporary_, token_cache_format::kFileName);
-  MFT_ASSIGN_OR_RETURN(fd_, TryLockFile(path_));
-  if (!fd_.valid()) {  // RemoveStaleTokenCaches came between open and lock
+  Result<UniqueFd> locked = TryLockFile(path_);
+  struct stat info {};
+  const bool removed =
+      locked.ok() ? !locked->valid() || fstat(locked->get(), &info) != 0 || info.st_nlink == 0
+                  : locked.status().code() == Code::kNotFound;
+  if (removed) {  // RemoveStaleTokenCaches came between mkdir, open and lock
     return Unavailable(StrCat(path_, ": removed by another process"));
   }
+  MFT_RETURN_IF_ERROR(locked.status());
+  fd_ = std::move(locked).value();
   records_.emplace(temporary_);
   chunked_.emplace(temporary_);
   return Append(std::string(sizeof(Header), '\0'));
@@ -240,6 +247,7 @@ Status FileTokenCacheWriter::MoveIntoPlace() {
     // rename(2) replaces an empty directory and refuses any other.
     if (rename(temporary_.c_str(), directory_.c_str()) == 0) {
       temporary_.clear();
+      fd_.reset();  // readers lock it now
       return Status::Ok();
     }
     const int error = errno;
@@ -292,27 +300,6 @@ Result<std::unique_ptr<TokenCacheWriter>> TokenCacheWriter::Create(const std::st
   }
   MFT_RETURN_IF_ERROR(status);
   return std::unique_ptr<TokenCacheWriter>(std::move(writer));
-}
-
-Status RemoveStaleTokenCaches(const std::string& cache_root) {
-  MFT_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(cache_root));
-  for (const std::string& name : names) {
-    if (!name.starts_with(token_cache_format::kTemporaryPrefix)) {
-      continue;
-    }
-    const std::string directory = JoinPath(cache_root, name);
-    const std::string file = JoinPath(directory, token_cache_format::kFileName);
-    // A directory without its file may belong to a writer that is just starting, and holds no
-    // space; one that vanishes meanwhile was published.
-    if (!PathExists(file)) {
-      continue;
-    }
-    const Result<UniqueFd> lock = TryLockFile(file);
-    if (lock.ok() && lock->valid()) {
-      MFT_RETURN_IF_ERROR(RemoveTree(directory));
-    }
-  }
-  return Status::Ok();
 }
 
 }  // namespace mft

@@ -6,20 +6,18 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <vector>
 
 #include <spdlog/spdlog.h>
 
 #include "common/base/files.h"
 #include "common/base/strings.h"
-#include "common/dataset/token_cache_format.h"
+#include "common/dataset/token_cache.h"
 
 namespace mft::server {
 
 namespace {
 
-constexpr int64_t kMinAgeMicros = int64_t{3600} * 1'000'000;
 constexpr size_t kKeyDigits = 64;
 
 struct Cache {
@@ -44,59 +42,59 @@ Result<Cache> Measure(const std::string& path) {
   return cache;
 }
 
-// Nobody ever sees half a cache: it loses its name first. What a daemon that was killed meanwhile
-// leaves is removed by the next preparation, as what a killed writer leaves. Who has mapped it
-// keeps its pages.
-Status Remove(const std::string& cache_root, const std::string& path) {
-  const std::string gone = JoinPath(
-      cache_root,
-      StrCat(token_cache_format::kTemporaryPrefix, "gone.", path.substr(path.rfind('/') + 1)));
-  if (std::rename(path.c_str(), gone.c_str()) != 0) {
-    return ErrnoStatus(errno, StrCat("renaming ", path, " to ", gone));
-  }
-  return RemoveTree(gone);
-}
-
 bool IsCacheName(const std::string& name) {
   return name.size() == kKeyDigits &&
          name.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
+void Count(const Cache& removed, int64_t max_bytes, CacheUse& use) {
+  use.caches -= 1;
+  use.bytes -= removed.bytes;
+  use.removed += 1;
+  use.removed_bytes += removed.bytes;
+  spdlog::info("removed the token cache {} ({}): the caches are larger than {}",
+               removed.path,
+               FormatBytes(removed.bytes),
+               FormatBytes(max_bytes));
+}
+
 }  // namespace
 
-Status BoundTokenCaches(const std::string& cache_root,
-                        int64_t max_bytes,
-                        const std::set<std::string>& in_use,
-                        int64_t now_micros) {
+Result<CacheUse> BoundTokenCaches(const std::string& cache_root, const CacheBound& bound) {
   MFT_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(cache_root));
   std::vector<Cache> caches;
-  int64_t total_bytes = 0;
+  CacheUse use;
   for (const std::string& name : names) {
     const Result<Cache> cache =
         IsCacheName(name) ? Measure(JoinPath(cache_root, name)) : NotFound(name);
     if (cache.ok()) {  // else it is none, or went away meanwhile
       caches.push_back(*cache);
-      total_bytes += cache->bytes;
+      use.caches += 1;
+      use.bytes += cache->bytes;
     }
   }
   std::sort(caches.begin(), caches.end(), [](const Cache& a, const Cache& b) {
     return a.used_micros < b.used_micros;
   });
   for (const Cache& cache : caches) {
-    if (total_bytes <= max_bytes) {
+    if (use.bytes <= bound.max_bytes) {
       break;
     }
-    if (in_use.contains(cache.path) || cache.used_micros > now_micros - kMinAgeMicros) {
+    if (bound.in_use.contains(cache.path)) {
       continue;
     }
-    MFT_RETURN_IF_ERROR(Remove(cache_root, cache.path));
-    total_bytes -= cache.bytes;
-    spdlog::info("removed the token cache {} ({}): the caches are larger than {}",
-                 cache.path,
-                 FormatBytes(cache.bytes),
-                 FormatBytes(max_bytes));
+    const Result<bool> gone = TakeTokenCacheAway(cache.path, [&] {
+      const Result<Cache> now = Measure(cache.path);  // a preparation may have just found it
+      return !now.ok() || now->used_micros >= bound.keep_since_micros;
+    });
+    if (!gone.ok()) {
+      spdlog::warn("token caches: {}", gone.status().ToString());
+    } else if (*gone) {
+      Count(cache, bound.max_bytes, use);
+    }
   }
-  return Status::Ok();
+  MFT_RETURN_IF_ERROR(RemoveStaleTokenCaches(cache_root));
+  return use;
 }
 
 void TouchTokenCache(const std::string& path) {

@@ -14,6 +14,7 @@
 #include "common/base/files.h"
 #include "common/base/status.h"
 #include "common/config/job_spec.h"
+#include "server/control/cache_bound.h"
 #include "server/events/snapshot.h"
 
 namespace mft::server {
@@ -83,6 +84,10 @@ struct AdmittedCommand {
   std::string job_id;
   Status status;
 };
+// The disk thread has brought the token caches within their bound.
+struct CachesBoundCommand {
+  CacheUse use;
+};
 struct ShutdownCommand {};
 
 using Command = std::variant<SubmitCommand,
@@ -91,6 +96,7 @@ using Command = std::variant<SubmitCommand,
                              AcquireSlotCommand,
                              ReleaseSlotCommand,
                              AdmittedCommand,
+                             CachesBoundCommand,
                              ShutdownCommand>;
 
 // Many producers, one consumer that polls event_fd() and then takes everything.

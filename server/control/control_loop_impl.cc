@@ -23,6 +23,7 @@ namespace {
 constexpr int64_t kSecond = 1'000'000;
 constexpr int kDeadMs = 5;  // until a dead attempt is searched for processes again
 constexpr int64_t kMaintenanceInterval = 3600 * kSecond;
+constexpr int64_t kCacheAge = 60 * kSecond;  // clocks of file systems are coarse
 constexpr int64_t kRequestAge = int64_t{7} * 86'400 * kSecond;
 constexpr int64_t kStepEventAge = int64_t{30} * 86'400 * kSecond;
 
@@ -245,25 +246,40 @@ void ControlLoop::Impl::ProbeStore() {
 }
 
 void ControlLoop::Impl::BoundCaches() {
-  std::set<std::string> in_use;
+  CacheBound bound{.max_bytes = options_.cache_bytes, .keep_since_micros = Now() - kCacheAge};
   for (const auto& [id, job] : state_.jobs) {
     if (!IsFinal(job.state)) {
-      in_use.insert(job.data_cache);
+      bound.in_use.insert(job.data_cache);
     }
   }
-  disk_.Push([root = options_.cache_root, limit = options_.cache_bytes, in_use, now = Now()] {
-    if (const Status status = BoundTokenCaches(root, limit, in_use, now); !status.ok()) {
-      spdlog::warn("token caches: {}", status.ToString());
+  for (const auto& [id, running] : running_) {
+    if (running.kind == AttemptKind::kPrepare) {
+      // It may have ended with a cache, and its journal is still to be read.
+      bound.keep_since_micros =
+          std::min(bound.keep_since_micros, state_.attempts.at(id).created_micros);
     }
+  }
+  disk_.Push([this, root = options_.cache_root, bound] {
+    const Result<CacheUse> use = BoundTokenCaches(root, bound);
+    if (!use.ok()) {
+      spdlog::warn("token caches: {}", use.status().ToString());
+      return;
+    }
+    Command command(CachesBoundCommand{*use});
+    static_cast<void>(queue_->Push(command, true));
   });
 }
 
 void ControlLoop::Impl::Maintain() {
+  if (caches_due_ && closed_.ok()) {
+    caches_due_ = false;
+    BoundCaches();
+  }
   if (BootNow() < next_maintenance_micros_ || !closed_.ok()) {
     return;
   }
   next_maintenance_micros_ = BootNow() + kMaintenanceInterval;
-  BoundCaches();
+  caches_due_ = true;
   const int64_t oldest_request = Now() - kRequestAge;
   std::erase_if(state_.requests,
                 [&](const auto& entry) { return entry.second.at_micros < oldest_request; });

@@ -79,6 +79,7 @@ class ControlLoop::Impl {
   void Handle(AcquireSlotCommand& command);
   void Handle(ReleaseSlotCommand& command);
   void Handle(AdmittedCommand& command);
+  void Handle(CachesBoundCommand& command);
   void Handle(ShutdownCommand& command);
   Status CheckSubmit(const SubmitRequest& request) const;
   bool AnswerKnownRequest(SubmitCommand& command);
@@ -156,6 +157,7 @@ class ControlLoop::Impl {
   std::set<std::string> changed_views_;
   bool snapshot_due_ = true;
   bool schedule_due_ = true;
+  bool caches_due_ = true;
   bool more_to_read_ = false;  // the last turn left journal bytes behind
   bool ready_ = false;
   bool stopping_ = false;

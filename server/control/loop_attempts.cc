@@ -209,6 +209,9 @@ void ControlLoop::Impl::EndAttempt(const RunningAttempt& attempt,
                     attempt.kind,
                     AttemptEnd{.kind = AttemptEnd::Kind::kResult, .result = broken, .detail = ""});
   }
+  if (verdict.reason == reason::kDataCacheGone) {
+    job.data_cache.clear();  // the next attempt prepares the data again
+  }
   row.ended_micros = Now();
   row.outcome = end.result ? end.result->outcome : "lost";
   stats_.lost_attempts += end.result ? 0 : 1;
@@ -234,6 +237,9 @@ void ControlLoop::Impl::EndAttempt(const RunningAttempt& attempt,
                delay,
                StrCat("the next attempt follows in ",
                       FormatDuration(static_cast<double>(delay) / kSecond)));
+  }
+  if (verdict.state == JobState::kValidated) {
+    caches_due_ = true;
   }
   schedule_due_ = true;
   spdlog::info("job {}: {} attempt {} ended: {} ({}): {}",

@@ -243,6 +243,14 @@ void ControlLoop::Impl::Handle(ReleaseSlotCommand& command) {
   snapshot_due_ = true;
 }
 
+void ControlLoop::Impl::Handle(CachesBoundCommand& command) {
+  stats_.caches = command.use.caches;
+  stats_.cache_bytes = command.use.bytes;
+  stats_.caches_removed += command.use.removed;
+  stats_.cache_bytes_removed += command.use.removed_bytes;
+  snapshot_due_ = true;
+}
+
 void ControlLoop::Impl::Handle(ShutdownCommand&) {
   stopping_ = true;
 }

@@ -57,6 +57,10 @@ struct LoopStats {
   int64_t lost_attempts = 0;
   int64_t store_errors = 0;  // commits refused by a full disk
   int running_attempts = 0;
+  int64_t caches = 0;  // token caches, when they were last brought within their bound
+  int64_t cache_bytes = 0;
+  int64_t caches_removed = 0;
+  int64_t cache_bytes_removed = 0;
 };
 
 struct Snapshot {

@@ -64,6 +64,9 @@ Verdict Interrupted(std::string_view why, const std::string& message) {
 
 Verdict JudgeFailure(const Job& job, AttemptKind kind, const ResultRecord& result) {
   const std::string message = Told(result, "a process of the job failed");
+  if (kind == AttemptKind::kTrain && result.reason == reason::kDataCacheGone) {
+    return Retry(job, reason::kDataCacheGone, message);
+  }
   const bool permanent = IsPermanent(result);
   if (permanent && kind == AttemptKind::kPrepare &&
       (result.reason.empty() || static_cast<Code>(result.code) == Code::kInvalidArgument)) {

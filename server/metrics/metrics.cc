@@ -138,6 +138,10 @@ void AddDaemon(Families& families, const Snapshot& snapshot, int num_streams) {
   families.Counter(metric::kStoreErrors, static_cast<double>(stats.store_errors));
   families.Counter(metric::kAdopted, static_cast<double>(stats.adopted_attempts));
   families.Counter(metric::kEvents, static_cast<double>(stats.events));
+  families.Gauge(metric::kCaches, static_cast<double>(stats.caches));
+  families.Gauge(metric::kCacheBytes, static_cast<double>(stats.cache_bytes));
+  families.Counter(metric::kCachesRemoved, static_cast<double>(stats.caches_removed));
+  families.Counter(metric::kCacheBytesRemoved, static_cast<double>(stats.cache_bytes_removed));
   for (const DeviceView& device : snapshot.devices) {
     if (device.kind == "gpu") {
       const std::string state = !device.available        ? "unavailable"

@@ -52,6 +52,12 @@ inline constexpr Metric kStoreErrors{"mftd_store_errors_total", "Commits refused
 inline constexpr Metric kAdopted{"mftd_adopted_attempts_total",
                                  "Running attempts found again at the start."};
 inline constexpr Metric kEvents{"mftd_events_total", "Events stored since the daemon started."};
+inline constexpr Metric kCaches{"mftd_token_caches", "Token caches kept for jobs to come."};
+inline constexpr Metric kCacheBytes{"mftd_token_cache_bytes", "Size of all token caches."};
+inline constexpr Metric kCachesRemoved{"mftd_token_caches_removed_total",
+                                       "Token caches removed to keep cache_gib."};
+inline constexpr Metric kCacheBytesRemoved{"mftd_token_cache_removed_bytes_total",
+                                           "Size of the token caches removed to keep cache_gib."};
 inline constexpr Metric kDiskFree{"mftd_disk_free_bytes", "Free disk of the state directory."};
 inline constexpr Metric kGpuState{"mftd_gpu_state",
                                   "1 for the state that a GPU is in, 0 for the others."};

@@ -90,11 +90,12 @@ Status Preparation::HashFiles() {
 }
 
 std::string Preparation::Key() const {
-  CacheKeyInput input = {
-      .tokenizer_hash = model_.tokenizer == nullptr ? "" : model_.tokenizer->file_hash(),
-      .vocab_size = model_.vocab_size,
-      .dynamic_chunking = ChunksConversations(request_.spec),
-      .sources = {}};
+  CacheKeyInput input = {.vocab_size = model_.vocab_size,
+                         .dynamic_chunking = ChunksConversations(request_.spec)};
+  if (model_.tokenizer != nullptr) {
+    input.tokenizer_hash = model_.tokenizer->file_hash();
+    input.tokenizer_version = TokenizerVersionName(model_.tokenizer->version());
+  }
   for (const DataFiles& source : sources_) {
     CacheKeySource key = {.kind = source.kind, .file_hashes = {}};
     for (const DataFile& file : source.files) {
@@ -217,9 +218,6 @@ Result<PreparedData> Preparation::Run() {
   key_ = Key();
   directory_ =
       request_.directory.empty() ? JoinPath(request_.cache_root, key_) : request_.directory;
-  if (!request_.cache_root.empty() && IsDirectory(request_.cache_root)) {
-    MFT_RETURN_IF_ERROR(RemoveStaleTokenCaches(request_.cache_root));
-  }
   const Result<std::unique_ptr<TokenCache>> existing = TokenCache::Open(directory_);
   const bool reused = existing.ok() && (*existing)->content_key() == key_;
   if (!reused) {

@@ -42,7 +42,11 @@ void OpenRunDir(Session& session, Reporter& reporter) {
 
 void OpenData(Session& session) {
   const JobSpec& spec = session.spec();
-  session.cache = ValueOrThrow(TokenCache::Open(session.context.data_cache));
+  Result<std::unique_ptr<TokenCache>> cache = TokenCache::Open(session.context.data_cache);
+  if (!cache.ok()) {  // the daemon prepares the data again
+    throw StatusError(Status(cache.status().code(), "DATA_CACHE_GONE", cache.status().message()));
+  }
+  session.cache = std::move(cache).value();
   const int64_t vocab_size = session.weights->params().vocab_size;
   if (session.cache->vocab_size() > vocab_size) {
     throw StatusError(FailedPrecondition(StrCat(session.context.data_cache,

@@ -104,6 +104,60 @@ TEST_F(BatcherTest, StepsAreTheSameOnOneTwoThreeAndEightRanks) {
   }
 }
 
+// The rows of each segment, by pack number and place in the pack.
+using Segments = std::map<std::pair<int64_t, int32_t>, std::vector<int32_t>>;
+
+Segments SegmentsOfRun(const TokenCache& cache, int ranks, int64_t steps) {
+  Segments segments;
+  for (int rank = 0; rank < ranks; ++rank) {
+    auto batcher = Make(cache,
+                        {.seed = 5,
+                         .seq_len = 64,
+                         .num_microbatches = 24 / ranks,
+                         .world_size = ranks,
+                         .rank = rank});
+    for (int64_t step = 1; step <= steps; ++step) {
+      const auto batch = batcher->Step(step);
+      EXPECT_TRUE(batch.ok());
+      for (const MicroBatch& micro : batch->micro) {
+        for (size_t s = 0; s < micro.pack.size(); ++s) {
+          const auto rows = std::vector(micro.x.begin() + micro.cu_seqlens[s],
+                                        micro.x.begin() + micro.cu_seqlens[s + 1]);
+          EXPECT_TRUE(segments.emplace(std::pair(micro.pack[s], micro.pack_row[s]), rows).second);
+        }
+      }
+    }
+  }
+  return segments;
+}
+
+TEST(Batcher, AnyNumberOfRanksSeesTheSameSequenceOfWholeSamplesInAnEpoch) {
+  const TempDir dir;
+  const auto cache = BuildCache(dir.File("key"), {RandomSource(400, 3)});
+  int64_t rows = 0;
+  std::map<std::vector<int32_t>, int> times;  // of each sample that carries loss
+  for (int64_t i = 0; i < 400; ++i) {
+    const auto tokens = cache->sample(0, i).tokens;
+    if (cache->info(0, i).loss_tokens > 0) {
+      rows += static_cast<int64_t>(tokens.size()) - 1;
+      times[std::vector(tokens.begin(), tokens.end() - 1)] = 0;
+    }
+  }
+  const int64_t steps = rows / (24 * 64) + 1;  // one epoch, rounded up
+  const Segments alone = SegmentsOfRun(*cache, 1, steps);
+  for (const auto& [place, segment] : alone) {
+    ASSERT_TRUE(times.contains(segment)) << "not a whole sample";
+    ++times[segment];
+  }
+  for (const auto& [sample, count] : times) {
+    EXPECT_GE(count, 1);
+    EXPECT_LE(count, 2) << "the next epoch fills the packs of this one";
+  }
+  for (const int ranks : {2, 3, 8}) {
+    EXPECT_EQ(SegmentsOfRun(*cache, ranks, steps), alone) << ranks << " ranks";
+  }
+}
+
 void ExpectEqual(const StepBatch& a, const StepBatch& b) {
   EXPECT_EQ(a.loss_tokens, b.loss_tokens);
   EXPECT_EQ(a.tokens, b.tokens);

@@ -16,6 +16,7 @@ TEST(TokenCacheKey, ChangesWithEverythingThatChangesSamples) {
       .sources = {{.kind = SourceKind::kText, .file_hashes = {"a", "b"}}, {.file_hashes = {"c"}}}};
   const std::vector<std::function<void(CacheKeyInput&)>> changes = {
       [](CacheKeyInput& i) { i.tokenizer_hash = "u"; },
+      [](CacheKeyInput& i) { i.tokenizer_version = "v3"; },
       [](CacheKeyInput& i) { i.vocab_size = 11; },
       [](CacheKeyInput& i) { i.dynamic_chunking = true; },
       [](CacheKeyInput& i) { i.sources[0].kind = SourceKind::kInstruct; },

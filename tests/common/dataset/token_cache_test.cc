@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/dataset/token_cache.h"
 
+#include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <random>
 
@@ -133,6 +135,42 @@ TEST(TokenCacheWriter, StaleTemporariesAreRemovedAndLiveOnesKept) {
   ASSERT_TRUE(RemoveStaleTokenCaches(dir.path()).ok());
   EXPECT_FALSE(PathExists(dir.File("tmp.cache.dead")));
   EXPECT_TRUE((*live)->Publish().ok());
+}
+
+TEST(TokenCacheWriter, CleansUpBesideItself) {
+  const TempDir dir;
+  dir.Write("tmp.cache.dead/tokens.mft", "left by a killed process");
+  dir.Write("tmp.cache.old/x", "");
+  ASSERT_TRUE(RemoveTree(dir.File("tmp.cache.old/x")).ok());
+  std::filesystem::last_write_time(
+      dir.File("tmp.cache.old"),
+      std::filesystem::file_time_type::clock::now() - std::chrono::minutes(2));
+  ASSERT_TRUE(MakeDirs(dir.File("tmp.cache.starting")).ok());
+  BuildCache(dir.File("key"), TwoSources());
+  EXPECT_THAT(*ListDir(dir.path()), ElementsAre("key", "tmp.cache.starting"));
+}
+
+TEST(TakeTokenCacheAway, LeavesAnOpenCacheAndOneThatIsToBeKept) {
+  const TempDir dir;
+  auto cache = BuildCache(dir.File("key"), TwoSources());
+  const auto take = [&](bool keep) {
+    return *TakeTokenCacheAway(dir.File("key"), [keep] { return keep; });
+  };
+  EXPECT_FALSE(take(false)) << "open";
+  cache.reset();
+  EXPECT_FALSE(take(true));
+  EXPECT_TRUE(TokenCache::Open(dir.File("key")).ok());
+  EXPECT_TRUE(take(false));
+  EXPECT_THAT(*ListDir(dir.path()), ElementsAre());
+}
+
+TEST(TokenCacheWriter, APublishedCacheIsNotLockedByItsWriter) {
+  const TempDir dir;
+  auto writer = TokenCacheWriter::Create(dir.File("key"), "k", 10);
+  ASSERT_TRUE((*writer)->Publish().ok());
+  const auto cache = TokenCache::Open(dir.File("key"));
+  ASSERT_TRUE(cache.ok());
+  EXPECT_FALSE(*TakeTokenCacheAway(dir.File("key"), [] { return false; }));
 }
 
 // A published file whose bytes a test changes; `rehash` makes the checksum match again.

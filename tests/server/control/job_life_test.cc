@@ -132,6 +132,14 @@ TEST_F(JobLife, AnErrorThatWouldComeAgainIsNotRetried) {
   EXPECT_EQ(harness_.View(id)->job.reason, "MODEL_NOT_FOUND");
 }
 
+TEST_F(JobLife, AWorkerThatMissesItsTokenCacheGetsAnother) {
+  const std::string id = harness_.Submit(harness_.RunDir("a"), 6, {{"fail", "no_cache"}});
+  ASSERT_TRUE(harness_.WaitFor(id, JobState::kSucceeded));
+  EXPECT_EQ(harness_.View(id)->job.prepare_attempt, 2);
+  EXPECT_EQ(harness_.View(id)->job.attempt, 2);
+  EXPECT_EQ(harness_.View(id)->job.retries_used, 1);
+}
+
 TEST_F(JobLife, AStopWithoutARequestGoesOnWithoutUsingARetry) {
   const std::string id = harness_.Submit(harness_.RunDir("a"), 5, {{"fail", "stop"}});
   ASSERT_TRUE(harness_.WaitFor(id, JobState::kSucceeded));

@@ -124,6 +124,8 @@ class Play {
       End("failed", Code::kInternal, "", "rank 0 died of signal 11");
     } else if (how == "permanent") {
       End("failed", Code::kNotFound, "MODEL_NOT_FOUND", "there is no model");
+    } else if (how == "no_cache") {
+      End("failed", Code::kNotFound, "DATA_CACHE_GONE", "there is no token cache");
     } else if (how == "stop") {
       End("stopped");
     }

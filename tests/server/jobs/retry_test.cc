@@ -65,6 +65,17 @@ TEST(Judge, ARequestToCancelDecidesOverEveryOtherEnd) {
   EXPECT_EQ(Judge(job, AttemptKind::kTrain, WithResult("stopped")).state, kCancelled);
 }
 
+TEST(Judge, ATokenCacheThatTheWorkerMissesIsMadeAgain) {
+  for (const Code code : {Code::kNotFound, Code::kDataLoss}) {
+    const AttemptEnd end = WithResult("failed", code, "DATA_CACHE_GONE", "/cache/k: no such file");
+    const Verdict verdict = Judge(MakeJob(kStarting), AttemptKind::kTrain, end);
+    EXPECT_EQ(verdict.state, kRecovering);
+    EXPECT_EQ(verdict.reason, reason::kDataCacheGone);
+    EXPECT_TRUE(verdict.uses_retry);
+    EXPECT_EQ(Judge(MakeJob(kStarting, 2, 2), AttemptKind::kTrain, end).state, kFailed);
+  }
+}
+
 TEST(Judge, BadDataFailsWithoutARetryAndSaysWhy) {
   const Verdict verdict =
       Judge(MakeJob(kValidating),

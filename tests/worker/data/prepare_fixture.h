@@ -38,9 +38,10 @@ class PrepareFixture : public ::testing::Test {
     MakeModel(32768);
   }
 
-  void MakeModel(int vocab_size) {
+  void MakeModel(int vocab_size) { MakeModel(vocab_size, dir_.File("model")); }
+  void MakeModel(int vocab_size, const std::string& directory) {
     dir_.Write(
-        "model/params.json",
+        directory.substr(dir_.path().size() + 1) + "/params.json",
         StrCat(R"({"dim": 32, "n_layers": 2, "head_dim": 8, "hidden_dim": 48, "n_heads": 4, )",
                R"("n_kv_heads": 2, "norm_eps": 1e-5, "vocab_size": )",
                vocab_size,

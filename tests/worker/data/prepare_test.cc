@@ -97,6 +97,24 @@ TEST_F(PrepareData, TheSecondTimeReusesTheCache) {
   EXPECT_NE(third->directory, first->directory);
 }
 
+// One file under two names is two tokenizers: a SentencePiece file's version is in its name alone.
+TEST_F(PrepareData, TheTokenizersVersionIsPartOfTheKey) {
+  spec_.data.instruct_data = dir_.Write("a.jsonl", Lines(2, kChat));
+  std::vector<std::string> prompts;
+  for (const char* name : {"v3", "v2"}) {
+    spec_.model_id_or_path = dir_.File(StrCat("model-", name));
+    MakeModel(32768, spec_.model_id_or_path);
+    std::filesystem::create_symlink(
+        testing::TokenizerFile("mistral_instruct_tokenizer_240323.model.v3"),
+        StrCat(spec_.model_id_or_path, "/tokenizer.model.", name));
+    const auto data = Prepare();
+    ASSERT_TRUE(data.ok()) << data.status().ToString();
+    EXPECT_FALSE(data->reused) << name;
+    prompts.push_back(data->directory);
+  }
+  EXPECT_NE(prompts[0], prompts[1]);
+}
+
 TEST_F(PrepareData, ADamagedCacheIsMadeAnew) {
   spec_.data.instruct_data = dir_.Write("a.jsonl", kPreTokenised);
   const auto first = Prepare();

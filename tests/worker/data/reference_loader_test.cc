@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // From data files to batches as mistral-finetune makes them (tests/fixtures/data: its own loader,
-// packer and tokenisation, spm-v3).
+// packer and tokenisation).
 #include <deque>
 #include <map>
 
 #include <gtest/gtest.h>
 
+#include "common/base/files.h"
 #include "common/dataset/batcher.h"
 #include "common/dataset/reference_packer.h"
 #include "common/dataset/token_cache.h"
+#include "tests/support/tokenizers.h"
 #include "tests/worker/data/prepare_fixture.h"
 
 namespace mft {
@@ -20,8 +22,17 @@ using testing::ReadJsonLines;
 class ReferenceLoader : public testing::PrepareFixture {
  protected:
   ReferenceLoader() {
-    AddTokenizer();
+    UseTokenizer("spm-v3");
     spec_.mftd.packing = "reference";
+  }
+
+  void UseTokenizer(const std::string& name) {
+    const std::string model = dir_.File("model-" + name);
+    spec_.model_id_or_path = model;
+    if (!IsDirectory(model)) {
+      MakeModel(testing::NamedTokenizer(name).vocab_size(), model);
+      testing::WriteTokenizer(name, model);
+    }
   }
 
   std::unique_ptr<TokenCache> Open() {
@@ -156,9 +167,7 @@ TEST_F(ReferenceLoader, GivesTheLoaderBatchesOfTheReference) {
   int number = 0;
   for (const Json& expected : ReadJsonLines(Fixture("data/extended/loader.jsonl"))) {
     const std::string where = StrCat("loader.jsonl:", ++number);
-    if (expected["tokenizer"] != "spm-v3") {
-      continue;
-    }
+    UseTokenizer(expected["tokenizer"].get<std::string>());
     const bool eval = expected["eval"].get<bool>();
     const std::string chats = WithPaths(expected["instruct"].get<std::string>());
     spec_.data.data = WithPaths(expected["text"].get<std::string>());
