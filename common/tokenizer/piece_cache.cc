@@ -39,7 +39,7 @@ void PieceCache::Insert(std::string_view key, std::span<const int32_t> ids) {
   MFT_CHECK(!key.empty() && key.size() <= kMaxKeyBytes, "a piece of bad size");
   if (key.size() <= Small::kKeyBytes && ids.size() <= Small::kMaxIds) {
     InsertIn(small_, key, ids);
-  } else if (key.size() > Small::kKeyBytes) {
+  } else {
     InsertIn(large_, key, ids);
   }
 }

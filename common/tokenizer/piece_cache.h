@@ -18,7 +18,7 @@
 namespace mft {
 
 // A hash table of bounded size: where a piece finds no free slot near its own it takes another's,
-// and the frequent ones are back soon. 8 MiB.
+// and the frequent ones are back soon. 16 MiB.
 // Threads: one at a time; see PieceCachePool.
 class PieceCache {
  public:
@@ -33,16 +33,20 @@ class PieceCache {
   // Writes the ids of `key` (1 to kMaxKeyBytes) to `out` and returns the end of what is written;
   // nullptr: they are not known.
   int32_t* Find(std::string_view key, int32_t* out) const {
-    return key.size() <= Small::kKeyBytes ? FindIn<Small>(small_, key, out)
-                                          : FindIn<Large>(large_, key, out);
+    if (key.size() <= Small::kKeyBytes) {
+      if (int32_t* end = FindIn<Small>(small_, key, out)) {
+        return end;
+      }
+    }
+    return FindIn<Large>(large_, key, out);  // also short pieces of many ids
   }
 
   // Remembers what Find did not know; more than 20 ids are not worth it.
   void Insert(std::string_view key, std::span<const int32_t> ids);
 
  private:
-  static constexpr size_t kSmallSlots = size_t{1} << 17;
-  static constexpr size_t kLargeSlots = size_t{1} << 15;
+  static constexpr size_t kSmallSlots = size_t{1} << 18;
+  static constexpr size_t kLargeSlots = size_t{1} << 16;
   // Anyone can choose pieces that collide: a search ends after so many slots.
   static constexpr size_t kMaxProbes = 4;
 

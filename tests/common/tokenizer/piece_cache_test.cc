@@ -71,13 +71,23 @@ TEST(PieceCache, ForgetsButNeverMixesUpWhatDoesNotFit) {
 
 TEST(PieceCache, LeavesOutWhatIsTooMany) {
   PieceCache cache;
-  Insert(cache, "short", {1, 2, 3, 4, 5});
-  EXPECT_TRUE(Find(cache, "short").empty());
-  const std::string key(30, 'x');
-  Insert(cache, key, std::vector<int32_t>(21, 7));
+  const std::string key = "a long and unusual piece";
+  cache.Insert(key, std::vector<int32_t>(21, 1));
   EXPECT_TRUE(Find(cache, key).empty());
-  Insert(cache, key, std::vector<int32_t>(20, 7));
+  cache.Insert(key, std::vector<int32_t>(20, 1));
   EXPECT_EQ(Find(cache, key).size(), 20U);
+}
+
+// A rare word is short and still many tokens.
+TEST(PieceCache, KeepsShortPiecesOfManyIds) {
+  PieceCache cache;
+  const std::vector<int32_t> ids = {5, 4, 3, 2, 1};
+  cache.Insert("short", ids);
+  EXPECT_EQ(Find(cache, "short"), ids);
+  cache.Insert("other", std::vector<int32_t>{7});
+  EXPECT_EQ(Find(cache, "short"), ids);
+  EXPECT_EQ(Find(cache, "other"), std::vector<int32_t>{7});
+  EXPECT_TRUE(Find(cache, "shor").empty());
 }
 
 // The ids of the words of a text, each of its first byte; counts the calls.
