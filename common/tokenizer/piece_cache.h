@@ -24,7 +24,7 @@ class PieceCache {
  public:
   static constexpr size_t kMaxKeyBytes = 46;
   // Bytes that must be readable after the end of a key, whatever they are.
-  static constexpr size_t kSlackBytes = 8;
+  static constexpr size_t kSlackBytes = 48;
   // Ids that must be writable from `out` on, beside one for each byte of the key.
   static constexpr size_t kSlackIds = 4;
 
@@ -56,6 +56,16 @@ class PieceCache {
     static constexpr size_t kKeyBytes = kWords * 8 - 2;
     static constexpr size_t kMaxIds = kIds;
     using Key = std::array<uint64_t, kWords>;
+    // By size: all ones where the key has bytes of the text.
+    static constexpr std::array<Key, kKeyBytes + 1> kMasks = [] {
+      std::array<Key, kKeyBytes + 1> masks{};
+      for (size_t size = 0; size <= kKeyBytes; ++size) {
+        for (size_t byte = 0; byte < size; ++byte) {
+          masks[size][byte / 8] |= uint64_t{0xFF} << (8 * (byte % 8));
+        }
+      }
+      return masks;
+    }();
     static Key MakeKey(std::string_view text);
     static size_t Hash(const Key& key);
     bool Holds(const Key& wanted) const;
@@ -140,15 +150,13 @@ class PieceCachePool {
 template <size_t kWords, size_t kIds>
 inline typename PieceCache::Slot<kWords, kIds>::Key PieceCache::Slot<kWords, kIds>::MakeKey(
     std::string_view text) {
-  Key key{};
-  size_t left = text.size();
-  const char* p = text.data();
-  for (size_t i = 0; i < kWords && left > 0; ++i, p += 8) {
-    std::memcpy(&key[i], p, 8);
-    if (left < 8) {
-      key[i] &= (uint64_t{1} << (8 * left)) - 1;
-    }
-    left -= left < 8 ? left : 8;
+  // All words at once and a mask for the size: sizes come in no order, so that branches on them
+  // would cost more than the bytes.
+  Key key;
+  std::memcpy(key.data(), text.data(), sizeof(key));
+  const Key& mask = kMasks[text.size()];
+  for (size_t i = 0; i < kWords; ++i) {
+    key[i] &= mask[i];
   }
   key[kWords - 1] |= uint64_t{text.size()} << 48;
   return key;
