@@ -209,6 +209,7 @@ Status PackBatcher::CheckSources() {
 
 Status PackBatcher::Init() {
   MFT_RETURN_IF_ERROR(CheckOptions());
+  MFT_RETURN_IF_ERROR(cache_.VerifyIndex());
   MFT_RETURN_IF_ERROR(CheckSources());
   Restart();
   return Status::Ok();

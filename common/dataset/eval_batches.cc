@@ -9,11 +9,11 @@ namespace mft {
 namespace {
 
 // The pieces of one sample that carry loss.
-std::vector<Slice> Pieces(const TokenCache& cache,
-                          uint32_t source,
-                          int64_t sample,
-                          int64_t seq_len) {
-  const SampleView view = cache.sample(source, sample);
+Result<std::vector<Slice>> Pieces(const TokenCache& cache,
+                                  uint32_t source,
+                                  int64_t sample,
+                                  int64_t seq_len) {
+  MFT_ASSIGN_OR_RETURN(const SampleView view, cache.sample(source, sample));
   const int64_t rows = static_cast<int64_t>(view.tokens.size()) - 1;
   std::vector<Slice> pieces;
   for (int64_t row = 0; row < rows; row += seq_len) {
@@ -41,6 +41,7 @@ Result<std::vector<MicroBatch>> EvalBatches(
                                   " of ",
                                   world_size));
   }
+  MFT_RETURN_IF_ERROR(cache.VerifyIndex());
   std::vector<MicroBatch> batches;
   Pack chunk;
   const auto finish = [&]() -> Status {
@@ -54,7 +55,8 @@ Result<std::vector<MicroBatch>> EvalBatches(
     const SourceInfo& info = cache.sources()[source];
     const int64_t samples = info.kind == SourceKind::kEval ? info.samples : 0;
     for (int64_t sample = 0; sample < samples; ++sample) {
-      for (const Slice& piece : Pieces(cache, source, sample, seq_len)) {
+      MFT_ASSIGN_OR_RETURN(const std::vector<Slice> pieces, Pieces(cache, source, sample, seq_len));
+      for (const Slice& piece : pieces) {
         if (!chunk.slices.empty() && chunk.rows + piece.rows > max_rows) {
           MFT_RETURN_IF_ERROR(finish());
         }

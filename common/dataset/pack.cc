@@ -18,7 +18,7 @@ Status Damaged(const TokenCache& cache, const Slice& slice, std::string_view wha
 }
 
 Status AppendSlice(const TokenCache& cache, const Slice& slice, MicroBatch& out) {
-  const SampleView sample = cache.sample(slice.source, slice.sample);
+  MFT_ASSIGN_OR_RETURN(const SampleView sample, cache.sample(slice.source, slice.sample));
   const auto tokens = sample.tokens.subspan(slice.row, slice.rows + 1);
   const auto mask = sample.mask.subspan(slice.row + 1, slice.rows);
   const auto bad = [&](int32_t id) { return id < 0 || id >= cache.vocab_size(); };

@@ -74,10 +74,8 @@ Result<Pack> ReferenceSource::Next() {
     }
     const int64_t index = samples_.front();
     samples_ = samples_.subspan(1);
-    const bool used = packer_.Add(cache_.sample(options_.source, index),
-                                  static_cast<uint32_t>(options_.source),
-                                  index,
-                                  ready_);
+    MFT_ASSIGN_OR_RETURN(const SampleView sample, cache_.sample(options_.source, index));
+    const bool used = packer_.Add(sample, static_cast<uint32_t>(options_.source), index, ready_);
     epoch_useful_ = epoch_useful_ || used;
   }
   Pack pack = std::move(ready_.front());

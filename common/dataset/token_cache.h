@@ -14,7 +14,11 @@
 
 namespace mft {
 
-inline constexpr int kTokenCacheVersion = 1;  // of the file's layout
+inline constexpr int kTokenCacheVersion = 2;  // of the file's layout
+
+// The reason that goes with DATA_LOSS where the bytes of a cache are not those that were written:
+// preparing the data again helps.
+inline constexpr std::string_view kDataCacheGone = "DATA_CACHE_GONE";
 
 enum class SourceKind : uint8_t { kText, kInstruct, kEval };
 
@@ -51,22 +55,35 @@ struct SourceInfo {
   std::vector<CachedFile> files = {};
 };
 
-// Threads: const calls are safe from any thread. Spans live as long as the cache.
+// Nothing is given out that was not checked before: a cache is opened in O(1), its index is
+// verified when somebody is about to go over the samples, and the bytes of each sample when they
+// are first asked for. Threads: const calls are safe from any thread. Spans live as long as the
+// cache.
 class TokenCache {
  public:
   virtual ~TokenCache() = default;
-  // Opens and verifies a published cache directory: O(1) plus the checks of the index (version,
-  // checksum, every offset and count). Hostile content is DATA_LOSS, never a crash. Token ids and
-  // mask bytes are not read here: who uses them checks them (Batcher and EvalBatches do). While the
-  // cache is open it holds a shared lock on its file, and TakeTokenCacheAway leaves it alone.
+  // Opens a published cache directory in time that does not depend on the number of samples:
+  // version, sizes, sources, and the checksum of these. Hostile content is DATA_LOSS, here and
+  // below, never a crash. While the cache is open it holds a shared lock on its file, and
+  // TakeTokenCacheAway leaves it alone.
   static Result<std::unique_ptr<TokenCache>> Open(const std::string& directory);
   // Training sources (text before instruct, in the job's order), then evaluation sources.
   virtual const std::vector<SourceInfo>& sources() const = 0;
-  virtual SampleView sample(size_t source, int64_t index) const = 0;  // REQUIRES: in range
-  virtual SampleInfo info(size_t source, int64_t index) const = 0;    // REQUIRES: in range
+  // The checksum, every offset and every count of the index; free from the second time on. Batcher
+  // and EvalBatches begin with it. O(samples).
+  virtual Status VerifyIndex() const = 0;
+  // REQUIRES: VerifyIndex was ok; in range.
+  virtual SampleInfo info(size_t source, int64_t index) const = 0;
+  // REQUIRES: as for info. DATA_LOSS where the bytes are not those of the checksum. That ids lie in
+  // the vocabulary is for the user to check (Batcher and EvalBatches do).
+  virtual Result<SampleView> sample(size_t source, int64_t index) const = 0;
   virtual const std::string& content_key() const = 0;  // hash of all that went into it
   virtual int32_t vocab_size() const = 0;
 };
+
+// Reads every byte of a cache and verifies it: DATA_LOSS where it is damaged, CANCELLED once
+// `stopped`, asked every few megabytes, says so.
+Status VerifyTokenCache(const TokenCache& cache, const std::function<bool()>& stopped);
 
 // Where a sample came from.
 struct SampleOrigin {
@@ -91,7 +108,7 @@ class TokenCacheWriter {
   virtual Status Add(std::span<const int32_t> tokens,
                      std::span<const uint8_t> mask,
                      const SampleOrigin& origin) = 0;
-  // Durable. A readable cache of the same key that appeared meanwhile wins, a damaged one is
+  // Durable. A sound cache of the same key that appeared meanwhile wins, a damaged one is
   // replaced; ALREADY_EXISTS where `directory` holds anything else. Call once.
   virtual Status Publish() = 0;
 };

@@ -24,8 +24,8 @@ inline constexpr std::string_view kFileName = "tokens.mft";
 inline constexpr std::array<char, 8> kMagic = {'M', 'F', 'T', 'T', 'O', 'K', 'E', 'N'};
 inline constexpr int64_t kMaxSampleTokens = int64_t{1} << 30;
 
-// At offset 0. `index_sha256` is the hash (hex) of the header before it, the records and the meta
-// text.
+// At offset 0. `records_sha256` is the hash (hex) of the records, `head_sha256` that of the header
+// before it and of the meta text: opening a cache needs no more.
 struct Header {
   std::array<char, 8> magic = kMagic;
   uint32_t version = 0;
@@ -33,39 +33,28 @@ struct Header {
   uint64_t records_offset = 0;  // sample data lies between header and records
   uint64_t num_records = 0;
   uint64_t meta_bytes = 0;  // JSON behind the records; the file ends with it
-  std::array<char, 64> index_sha256 = {};
+  std::array<char, 64> records_sha256 = {};
+  std::array<char, 64> head_sha256 = {};
   std::array<char, 24> zero = {};
 };
-static_assert(sizeof(Header) == 128 && std::is_trivially_copyable_v<Header>);
-inline constexpr size_t kHashedHeaderBytes = offsetof(Header, index_sha256);
+static_assert(sizeof(Header) == 192 && std::is_trivially_copyable_v<Header>);
 
 // One sample: `length` ids of 4 bytes at `offset` (a multiple of 4), then `length` mask bytes.
+// `crc32c` is that of these 5 * `length` bytes.
 struct Record {
   uint64_t offset = 0;
   uint32_t length = 0;
   uint32_t loss_tokens = 0;
   uint32_t line = 0;
-  uint32_t zero = 0;
+  uint32_t crc32c = 0;
 };
 static_assert(sizeof(Record) == 24 && std::is_trivially_copyable_v<Record>);
 
-// Of the index: the header, then the records and the meta text, in as many parts as one likes.
-class IndexHasher {
- public:
-  explicit IndexHasher(const Header& header) {
-    hash_.Update({reinterpret_cast<const char*>(&header), kHashedHeaderBytes});
-  }
-  void Update(std::string_view bytes) { hash_.Update(bytes); }
-  std::string FinishHex() { return hash_.FinishHex(); }
-
- private:
-  Sha256 hash_;
-};
-
-inline std::string IndexHash(const Header& header, std::string_view records_and_meta) {
-  IndexHasher hasher(header);
-  hasher.Update(records_and_meta);
-  return hasher.FinishHex();
+inline std::string HeadHash(const Header& header, std::string_view meta) {
+  Sha256 hash;
+  hash.Update({reinterpret_cast<const char*>(&header), offsetof(Header, head_sha256)});
+  hash.Update(meta);
+  return hash.FinishHex();
 }
 
 }  // namespace mft::token_cache_format

@@ -11,6 +11,7 @@
 #include <optional>
 #include <utility>
 
+#include "common/base/crc32c.h"
 #include "common/base/files.h"
 #include "common/base/ids.h"
 #include "common/base/json.h"
@@ -69,6 +70,7 @@ class FileTokenCacheWriter final : public TokenCacheWriter {
   Status Append(std::string_view data);
   Status Flush();
   Status WriteIndex();
+  Status VerifyPublished() const;
   Status MoveIntoPlace();
   Status EndFile();
 
@@ -199,6 +201,7 @@ Status FileTokenCacheWriter::Add(std::span<const int32_t> tokens,
     }
     record.loss_tokens += i > 0 ? mask[i] : 0;
   }
+  record.crc32c = Crc32c(BytesOf(mask), Crc32c(BytesOf(tokens)));
   MFT_RETURN_IF_ERROR(Append(BytesOf(tokens)));
   MFT_RETURN_IF_ERROR(Append(BytesOf(mask)));
   MFT_RETURN_IF_ERROR(Append(std::string(-offset_ % sizeof(int32_t), '\0')));
@@ -226,20 +229,29 @@ Status FileTokenCacheWriter::WriteIndex() {
   header.records_offset = offset_;
   header.num_records = static_cast<uint64_t>(records_->size());
   header.meta_bytes = meta.size();
-  token_cache_format::IndexHasher hasher(header);
+  Sha256 records_hash;
   MFT_RETURN_IF_ERROR(records_->ForEachBlock([&](std::string_view bytes) {
-    hasher.Update(bytes);
+    records_hash.Update(bytes);
     return Append(bytes);
   }));
-  hasher.Update(meta);
-  const std::string hash = hasher.FinishHex();
-  std::memcpy(header.index_sha256.data(), hash.data(), header.index_sha256.size());
+  records_hash.FinishHex().copy(header.records_sha256.data(), header.records_sha256.size());
+  token_cache_format::HeadHash(header, meta)
+      .copy(header.head_sha256.data(), header.head_sha256.size());
   MFT_RETURN_IF_ERROR(Append(meta));
   MFT_RETURN_IF_ERROR(Flush());
   if (lseek(fd_.get(), 0, SEEK_SET) != 0) {
     return ErrnoStatus(errno, path_);
   }
   return WriteAll(fd_.get(), {reinterpret_cast<const char*>(&header), sizeof(header)}, path_);
+}
+
+// Ok if a sound cache of the same key is there, DATA_LOSS if a damaged one is.
+Status FileTokenCacheWriter::VerifyPublished() const {
+  MFT_ASSIGN_OR_RETURN(const std::unique_ptr<TokenCache> cache, TokenCache::Open(directory_));
+  if (cache->content_key() != content_key_) {
+    return AlreadyExists("a cache of other data");
+  }
+  return VerifyTokenCache(*cache, [] { return false; });
 }
 
 Status FileTokenCacheWriter::MoveIntoPlace() {
@@ -254,14 +266,14 @@ Status FileTokenCacheWriter::MoveIntoPlace() {
     if (error != EEXIST && error != ENOTEMPTY) {
       return ErrnoStatus(error, StrCat("publishing ", directory_));
     }
-    const Result<std::unique_ptr<TokenCache>> other = TokenCache::Open(directory_);
-    if (other.ok() && (*other)->content_key() == content_key_) {
+    const Status other = VerifyPublished();
+    if (other.ok()) {
       return Status::Ok();  // somebody else was faster; the destructor removes ours
     }
-    if (other.ok() || other.status().code() != Code::kDataLoss) {
+    if (other.code() != Code::kDataLoss) {
       return AlreadyExists(StrCat(directory_, ": exists and is no cache of this data"));
     }
-    LogWarning(StrCat("replacing a damaged token cache: ", other.status().message()));
+    LogWarning(StrCat("replacing a damaged token cache: ", other.message()));
     const std::string damaged =
         JoinPath(root_, StrCat(token_cache_format::kTemporaryPrefix, RandomHex(8)));
     if (rename(directory_.c_str(), damaged.c_str()) != 0 && errno != ENOENT) {

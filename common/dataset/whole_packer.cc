@@ -73,7 +73,7 @@ Status WholeSource::ReadSample() {
                              .loss_tokens = info.loss_tokens},
                    .epoch = epoch_};
     if (split) {
-      const SampleView view = cache_.sample(options_.source, sample);
+      MFT_ASSIGN_OR_RETURN(const SampleView view, cache_.sample(options_.source, sample));
       piece.slice.loss_tokens = CountLoss(view.mask.data() + row + 1, piece.slice.rows);
     }
     if (piece.slice.loss_tokens > 0) {

@@ -35,6 +35,7 @@ std::unique_ptr<TokenCache> BuildCache(const std::string& directory,
   Check((*writer)->Publish());
   auto cache = TokenCache::Open(directory);
   Check(cache.status());
+  Check((*cache)->VerifyIndex());
   return std::move(cache).value();
 }
 

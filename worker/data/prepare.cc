@@ -48,6 +48,7 @@ class Preparation {
   Status LoadModel();
   Status HashFiles();
   std::string Key() const;
+  Result<bool> FindCache();
   Status Build();
   Status ReadSource(const DataFiles& source);
   Status ReadFileLines(SourceKind kind, const DataFile& file);
@@ -211,6 +212,22 @@ Result<PreparedData> Preparation::Finish(bool reused) {
   return data;
 }
 
+// Whether a sound cache of this data is there. Its bytes are read here, and not only opened: a
+// worker that met a damaged sample sends the job here to have the cache made again.
+Result<bool> Preparation::FindCache() {
+  const Result<std::unique_ptr<TokenCache>> existing = TokenCache::Open(directory_);
+  if (!existing.ok() || (*existing)->content_key() != key_) {
+    return false;
+  }
+  const Status sound = VerifyTokenCache(**existing, [this] { return observer_.Stopped(); });
+  if (sound.code() == Code::kDataLoss) {
+    observer_.Warning(StrCat("the token cache is damaged and made again: ", sound.message()));
+    return false;
+  }
+  MFT_RETURN_IF_ERROR(sound);
+  return true;
+}
+
 Result<PreparedData> Preparation::Run() {
   observer_.Phase(kPhaseValidating, "");
   MFT_RETURN_IF_ERROR(LoadModel());
@@ -218,8 +235,7 @@ Result<PreparedData> Preparation::Run() {
   key_ = Key();
   directory_ =
       request_.directory.empty() ? JoinPath(request_.cache_root, key_) : request_.directory;
-  const Result<std::unique_ptr<TokenCache>> existing = TokenCache::Open(directory_);
-  const bool reused = existing.ok() && (*existing)->content_key() == key_;
+  MFT_ASSIGN_OR_RETURN(const bool reused, FindCache());
   if (!reused) {
     MFT_RETURN_IF_ERROR(Build());
   }

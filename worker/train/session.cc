@@ -44,7 +44,8 @@ void OpenData(Session& session) {
   const JobSpec& spec = session.spec();
   Result<std::unique_ptr<TokenCache>> cache = TokenCache::Open(session.context.data_cache);
   if (!cache.ok()) {  // the daemon prepares the data again
-    throw StatusError(Status(cache.status().code(), "DATA_CACHE_GONE", cache.status().message()));
+    throw StatusError(
+        Status(cache.status().code(), std::string(kDataCacheGone), cache.status().message()));
   }
   session.cache = std::move(cache).value();
   const int64_t vocab_size = session.weights->params().vocab_size;

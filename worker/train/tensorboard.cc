@@ -8,6 +8,7 @@
 #include <bit>
 #include <cstring>
 
+#include "common/base/crc32c.h"
 #include "common/base/log.h"
 #include "common/base/strings.h"
 
@@ -15,20 +16,6 @@ namespace mft {
 
 namespace {
 static_assert(std::endian::native == std::endian::little, "event files are little-endian");
-
-constexpr std::array<uint32_t, 256> MakeCrcTable() {
-  constexpr uint32_t kReflectedPolynomial = 0x82f63b78;
-  std::array<uint32_t, 256> table{};
-  for (uint32_t i = 0; i < table.size(); ++i) {
-    uint32_t crc = i;
-    for (int bit = 0; bit < 8; ++bit) {
-      crc = (crc >> 1) ^ ((crc & 1) != 0 ? kReflectedPolynomial : 0);
-    }
-    table[i] = crc;
-  }
-  return table;
-}
-constexpr std::array<uint32_t, 256> kCrcTable = MakeCrcTable();
 
 template <typename T>
 void AppendRaw(T value, std::string& out) {
@@ -115,14 +102,6 @@ std::string FileName(const TensorBoardWriter::Options& options) {
   return StrCat("events.out.tfevents.", seconds, ".", HostName(), ".", getpid(), options.suffix);
 }
 }  // namespace
-
-uint32_t Crc32c(std::string_view data) {
-  uint32_t crc = 0xffffffff;
-  for (const char byte : data) {
-    crc = kCrcTable[(crc ^ static_cast<uint8_t>(byte)) & 0xff] ^ (crc >> 8);
-  }
-  return crc ^ 0xffffffff;
-}
 
 uint32_t MaskedCrc32c(std::string_view data) {
   constexpr uint32_t kMaskDelta = 0xa282ead8;

@@ -15,8 +15,7 @@
 
 namespace mft {
 
-// CRC-32C (Castagnoli), and the mask that TFRecord puts over it.
-uint32_t Crc32c(std::string_view data);
+// CRC-32C with the mask that TFRecord puts over it.
 uint32_t MaskedCrc32c(std::string_view data);
 
 // Appends one TFRecord to `out`.

@@ -137,7 +137,7 @@ TEST(Batcher, AnyNumberOfRanksSeesTheSameSequenceOfWholeSamplesInAnEpoch) {
   int64_t rows = 0;
   std::map<std::vector<int32_t>, int> times;  // of each sample that carries loss
   for (int64_t i = 0; i < 400; ++i) {
-    const auto tokens = cache->sample(0, i).tokens;
+    const auto tokens = cache->sample(0, i)->tokens;
     if (cache->info(0, i).loss_tokens > 0) {
       rows += static_cast<int64_t>(tokens.size()) - 1;
       times[std::vector(tokens.begin(), tokens.end() - 1)] = 0;
@@ -275,8 +275,8 @@ TEST_F(BatcherTest, OptionsOverrideTheWeightsOfTheCache) {
   std::map<int32_t, int> first_tokens;
   for (const MicroBatch& micro : batch.micro) {
     for (int64_t i = 0; i < cache_->sources()[0].samples; ++i) {
-      text += cache_->sample(0, i).tokens[0] == micro.x[0] &&
-              cache_->sample(0, i).tokens[1] == micro.y[0];
+      text += cache_->sample(0, i)->tokens[0] == micro.x[0] &&
+              cache_->sample(0, i)->tokens[1] == micro.y[0];
     }
   }
   EXPECT_NEAR(double(text), 45, 2);

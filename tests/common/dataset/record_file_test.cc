@@ -61,6 +61,7 @@ TEST(TokenCacheWriter, PutsManyChunkedSamplesBehindTheLines) {
   }
   ASSERT_TRUE(writer->Publish().ok());
   const auto cache = TokenCache::Open(dir.File("cache")).value();
+  ASSERT_TRUE(cache->VerifyIndex().ok());
   ASSERT_EQ(cache->sources().at(0).samples, 2 * kLines);
   for (int64_t i = 0; i < 2 * kLines; ++i) {
     const SampleInfo info = cache->info(0, i);

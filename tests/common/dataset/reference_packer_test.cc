@@ -59,7 +59,7 @@ std::vector<MicroBatch> PackFinite(const TokenCache& cache, int64_t seq_len, boo
   ReferencePacker packer(seq_len);
   std::deque<Pack> full;
   for (int64_t i = 0; i < cache.sources()[0].samples; ++i) {
-    packer.Add(cache.sample(0, i), 0, i, full);
+    packer.Add(*cache.sample(0, i), 0, i, full);
   }
   for (const Pack& pack : full) {
     EXPECT_TRUE(AppendRows(cache, pack, batches.emplace_back()).ok());

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/dataset/token_cache.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <functional>
-#include <random>
+#include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "common/base/files.h"
+#include "common/base/ids.h"
+#include "common/dataset/batcher.h"
 #include "common/dataset/token_cache_format.h"
 #include "tests/support/cache_builder.h"
 #include "tests/support/temp_dir.h"
@@ -51,10 +54,10 @@ TEST(TokenCache, GivesBackWhatWasWritten) {
   EXPECT_EQ(text.files[1].path, "source0/1.jsonl");
   EXPECT_EQ(text.files[1].first_sample, 1);
   EXPECT_EQ(text.files[1].samples, 2);
-  EXPECT_THAT(cache->sample(0, 1).tokens, ElementsAre(1, 2));
+  EXPECT_THAT(cache->sample(0, 1)->tokens, ElementsAre(1, 2));
   EXPECT_EQ(cache->info(0, 2).length, 0);
-  EXPECT_THAT(cache->sample(1, 0).tokens, ElementsAre(1, 7, 8, 9, 2));
-  EXPECT_THAT(cache->sample(1, 0).mask, ElementsAre(1, 0, 0, 1, 1));
+  EXPECT_THAT(cache->sample(1, 0)->tokens, ElementsAre(1, 7, 8, 9, 2));
+  EXPECT_THAT(cache->sample(1, 0)->mask, ElementsAre(1, 0, 0, 1, 1));
   EXPECT_EQ(cache->info(1, 0).loss_tokens, 2) << "the first token is never predicted";
 }
 
@@ -65,9 +68,9 @@ TEST(TokenCache, PutsChunkedSamplesBehindTheLinesOfTheirFile) {
                                         {.tokens = {1, 12}}},
                                        {{.tokens = {1, 13}}}}};
   const auto cache = BuildCache(dir.File("key"), {source});
-  EXPECT_EQ(cache->sample(0, 1).tokens[1], 12);
-  EXPECT_EQ(cache->sample(0, 2).tokens[1], 11);
-  EXPECT_EQ(cache->sample(0, 3).tokens[1], 13);
+  EXPECT_EQ(cache->sample(0, 1)->tokens[1], 12);
+  EXPECT_EQ(cache->sample(0, 2)->tokens[1], 11);
+  EXPECT_EQ(cache->sample(0, 3)->tokens[1], 13);
   EXPECT_EQ(cache->info(0, 1).line, 1);
   EXPECT_EQ(cache->info(0, 2).line, 0);
   EXPECT_EQ(cache->sources()[0].files[0].line_samples, 2);
@@ -173,7 +176,14 @@ TEST(TokenCacheWriter, APublishedCacheIsNotLockedByItsWriter) {
   EXPECT_FALSE(*TakeTokenCacheAway(dir.File("key"), [] { return false; }));
 }
 
-// A published file whose bytes a test changes; `rehash` makes the checksum match again.
+// Everything that is checked between a file and tokens to train on.
+Status ReadAll(const std::string& directory) {
+  const auto cache = TokenCache::Open(directory);
+  return cache.ok() ? VerifyTokenCache(**cache, [] { return false; }) : cache.status();
+}
+
+// A published file whose bytes a test changes; `rehash` makes the checksums of the index match
+// again.
 class HostileCache : public ::testing::Test {
  protected:
   HostileCache() {
@@ -197,25 +207,30 @@ class HostileCache : public ::testing::Test {
     header_.meta_bytes += to.size() - from.size();
   }
 
-  Status OpenChanged(bool rehash = true) {
+  Status ReadChanged(bool rehash = true) {
     if (rehash) {
-      const std::string hash = token_cache_format::IndexHash(
-          header_, std::string_view(bytes_).substr(header_.records_offset));
-      std::memcpy(header_.index_sha256.data(), hash.data(), hash.size());
+      const std::string_view bytes = bytes_;
+      const size_t meta = bytes.size() - header_.meta_bytes;
+      Sha256Hex(bytes.substr(header_.records_offset, meta - header_.records_offset))
+          .copy(header_.records_sha256.data(), header_.records_sha256.size());
+      token_cache_format::HeadHash(header_, bytes.substr(meta))
+          .copy(header_.head_sha256.data(), header_.head_sha256.size());
     }
     std::memcpy(bytes_.data(), &header_, sizeof(header_));
     dir_.Write("key/tokens.mft", bytes_);
-    return TokenCache::Open(dir_.File("key")).status();
+    return ReadAll(dir_.File("key"));
   }
 
   TempDir dir_;
   std::string path_ = dir_.File("key/tokens.mft");
   std::string bytes_;
   Header header_;
+  // Behind the samples of 3, 2 and 5 tokens, which take 15, 10 and 25 bytes.
+  const std::set<size_t> padding_ = {207, 218, 219, 245, 246, 247};
 };
 
 TEST_F(HostileCache, UnchangedBytesAreReadable) {
-  EXPECT_TRUE(OpenChanged().ok());
+  EXPECT_TRUE(ReadChanged().ok());
 }
 
 TEST_F(HostileCache, RecordsOutsideTheDataAreRefused) {
@@ -231,7 +246,7 @@ TEST_F(HostileCache, RecordsOutsideTheDataAreRefused) {
   for (size_t i = 0; i < changes.size(); ++i) {
     bytes_ = original;
     SetRecord(0, changes[i]);
-    EXPECT_EQ(OpenChanged().code(), Code::kDataLoss) << i;
+    EXPECT_EQ(ReadChanged().code(), Code::kDataLoss) << i;
   }
 }
 
@@ -256,20 +271,20 @@ TEST_F(HostileCache, CountsThatDisagreeAreRefused) {
     bytes_ = original;
     header_ = header;
     ReplaceMeta(from, to);
-    EXPECT_EQ(OpenChanged().code(), Code::kDataLoss) << to;
+    EXPECT_EQ(ReadChanged().code(), Code::kDataLoss) << to;
   }
 }
 
 TEST_F(HostileCache, LossTokensBeyondTheLengthAreRefused) {
   SetRecord(0, [](Record& r) { r.loss_tokens = 3; });
-  EXPECT_EQ(OpenChanged().code(), Code::kDataLoss);
+  EXPECT_EQ(ReadChanged().code(), Code::kDataLoss);
 }
 
 TEST_F(HostileCache, HeaderFieldsOutOfRangeAreRefused) {
   const Header original = header_;
   const std::vector<std::function<void(Header&)>> changes = {
       [](Header& h) { h.magic[0] = 'X'; },
-      [](Header& h) { h.version = 2; },
+      [](Header& h) { h.version = 1; },
       [](Header& h) { h.vocab_size = 0; },
       [](Header& h) { h.records_offset = 0; },
       [](Header& h) { h.records_offset = uint64_t{1} << 62; },
@@ -281,7 +296,7 @@ TEST_F(HostileCache, HeaderFieldsOutOfRangeAreRefused) {
   for (size_t i = 0; i < changes.size(); ++i) {
     header_ = original;
     changes[i](header_);
-    EXPECT_EQ(OpenChanged(/*rehash=*/false).code(), Code::kDataLoss) << i;
+    EXPECT_EQ(ReadChanged(/*rehash=*/false).code(), Code::kDataLoss) << i;
   }
 }
 
@@ -293,16 +308,61 @@ TEST_F(HostileCache, EveryTruncationIsRefused) {
   }
 }
 
-TEST_F(HostileCache, RandomDamageToTheIndexIsRefused) {
+// Whatever bit flips, no sample comes out other than it went in.
+TEST_F(HostileCache, EveryFlippedBitIsFoundBeforeItIsTrainedOn) {
   const std::string original = bytes_;
-  std::mt19937 random(7);
-  for (int i = 0; i < 500; ++i) {
+  const size_t unused = offsetof(Header, zero);
+  for (size_t at = 0; at < original.size(); ++at) {
     bytes_ = original;
-    const size_t at = header_.records_offset + random() % (bytes_.size() - header_.records_offset);
-    bytes_[at] = static_cast<char>(bytes_[at] ^ (1 << random() % 8));
+    bytes_[at] = static_cast<char>(bytes_[at] ^ (1 << at % 8));
     dir_.Write("key/tokens.mft", bytes_);
-    ASSERT_EQ(TokenCache::Open(dir_.File("key")).status().code(), Code::kDataLoss) << at;
+    const Status status = ReadAll(dir_.File("key"));
+    const bool padding = (at >= unused && at < sizeof(Header)) || padding_.contains(at);
+    ASSERT_EQ(status.code(), padding ? Code::kOk : Code::kDataLoss) << at << status.ToString();
+    ASSERT_EQ(status.reason(), padding ? "" : kDataCacheGone) << at;
   }
+}
+
+TEST_F(HostileCache, ADamagedSampleIsRefusedByItsUsersAndTheOthersAreNot) {
+  bytes_[sizeof(Header) + 4] ^= 1;  // 5 becomes 4, in the vocabulary: only the checksum can tell
+  ASSERT_EQ(ReadChanged().code(), Code::kDataLoss);
+  const auto cache = TokenCache::Open(dir_.File("key"));
+  ASSERT_TRUE(cache.ok());
+  ASSERT_TRUE((*cache)->VerifyIndex().ok()) << "the index is sound";
+  EXPECT_EQ((*cache)->sample(0, 0).status().reason(), kDataCacheGone);
+  EXPECT_EQ((*cache)->sample(0, 0).status().code(), Code::kDataLoss) << "also the second time";
+  EXPECT_THAT((*cache)->sample(0, 1)->tokens, ElementsAre(1, 2));
+  for (const char* packing : {"whole", "reference"}) {
+    const auto batcher = Batcher::Create(**cache, {.seq_len = 2, .packing = packing});
+    ASSERT_TRUE(batcher.ok()) << packing;
+    EXPECT_EQ((*batcher)->Step(1).status().reason(), kDataCacheGone) << packing;
+  }
+  EXPECT_TRUE(EvalBatches(**cache, 8, 64, 1, 0).ok()) << "reads the other source";
+}
+
+TEST_F(HostileCache, OpeningReadsNeitherTheIndexNorTheSamples) {
+  const size_t index_end = bytes_.size() - header_.meta_bytes;
+  std::fill(bytes_.begin() + sizeof(Header), bytes_.begin() + static_cast<int64_t>(index_end), 'x');
+  dir_.Write("key/tokens.mft", bytes_);
+  const auto cache = TokenCache::Open(dir_.File("key"));
+  ASSERT_TRUE(cache.ok()) << cache.status().ToString();
+  EXPECT_EQ((*cache)->sources()[0].samples, 3);
+  EXPECT_EQ((*cache)->VerifyIndex().reason(), kDataCacheGone);
+  EXPECT_EQ(Batcher::Create(**cache, {.seq_len = 8}).status().reason(), kDataCacheGone);
+  EXPECT_EQ(EvalBatches(**cache, 8, 64, 1, 0).status().reason(), kDataCacheGone);
+}
+
+TEST_F(HostileCache, APublishedCacheWithADamagedSampleIsReplaced) {
+  bytes_[sizeof(Header) + 4] ^= 1;
+  ASSERT_EQ(ReadChanged().code(), Code::kDataLoss);
+  BuildCache(dir_.File("key"), TwoSources(), 10);
+  EXPECT_TRUE(ReadAll(dir_.File("key")).ok());
+}
+
+TEST(VerifyTokenCache, StopsWhenItIsTold) {
+  const TempDir dir;
+  const auto cache = BuildCache(dir.File("key"), TwoSources());
+  EXPECT_EQ(VerifyTokenCache(*cache, [] { return true; }).code(), Code::kCancelled);
 }
 
 TEST(TokenCache, AMissingCacheIsNotFound) {

@@ -52,9 +52,10 @@ TEST_F(PrepareData, PreTokenisedSamplesNeedNoTokenizer) {
   EXPECT_THAT(observer_.warnings, IsEmpty());
   const auto cache = TokenCache::Open(data->directory);
   ASSERT_TRUE(cache.ok());
+  ASSERT_TRUE((*cache)->VerifyIndex().ok());
   EXPECT_EQ(data->directory, dir_.File("cache/" + (*cache)->content_key()));
-  EXPECT_THAT((*cache)->sample(0, 2).tokens, ElementsAre(1, 5, 6, 2));
-  EXPECT_THAT((*cache)->sample(0, 2).mask, ElementsAre(0, 0, 1, 1));
+  EXPECT_THAT((*cache)->sample(0, 2)->tokens, ElementsAre(1, 5, 6, 2));
+  EXPECT_THAT((*cache)->sample(0, 2)->mask, ElementsAre(0, 0, 1, 1));
 }
 
 TEST_F(PrepareData, ChatsAndTextsGoThroughTheModelsTokenizer) {
@@ -68,10 +69,11 @@ TEST_F(PrepareData, ChatsAndTextsGoThroughTheModelsTokenizer) {
   EXPECT_EQ(data->samples, 3);
   EXPECT_EQ(data->eval_samples, 1);
   const auto cache = TokenCache::Open(data->directory);
+  ASSERT_TRUE((*cache)->VerifyIndex().ok());
   ASSERT_EQ((*cache)->sources().size(), 3u);
-  EXPECT_THAT((*cache)->sample(0, 0).tokens, ElementsAre(1, 23325, 2294, 2));
-  EXPECT_THAT((*cache)->sample(1, 1).tokens, ElementsAre(1, 3, 16127, 4, 23325, 29576, 2));
-  EXPECT_THAT((*cache)->sample(1, 1).mask, ElementsAre(0, 0, 0, 0, 1, 1, 1));
+  EXPECT_THAT((*cache)->sample(0, 0)->tokens, ElementsAre(1, 23325, 2294, 2));
+  EXPECT_THAT((*cache)->sample(1, 1)->tokens, ElementsAre(1, 3, 16127, 4, 23325, 29576, 2));
+  EXPECT_THAT((*cache)->sample(1, 1)->mask, ElementsAre(0, 0, 0, 0, 1, 1, 1));
   EXPECT_EQ((*cache)->sources()[1].weight, 3);
   EXPECT_EQ((*cache)->sources()[2].kind, SourceKind::kEval);
 }
@@ -124,6 +126,24 @@ TEST_F(PrepareData, ADamagedCacheIsMadeAnew) {
   ASSERT_TRUE(second.ok()) << second.status().ToString();
   EXPECT_FALSE(second->reused);
   EXPECT_TRUE(TokenCache::Open(second->directory).ok());
+}
+
+// What becomes of a job whose worker met such a sample and said DATA_CACHE_GONE.
+TEST_F(PrepareData, ACacheWithADamagedSampleIsMadeAnew) {
+  spec_.data.instruct_data = dir_.Write("a.jsonl", kPreTokenised);
+  const auto first = Prepare();
+  ASSERT_TRUE(first.ok());
+  const std::string path = first->directory + "/tokens.mft";
+  const std::string sound = *ReadFile(path);
+  std::string damaged = sound;
+  damaged[192 + 4] ^= 3;  // the sample's second id is 6, not 5
+  ASSERT_TRUE(WriteFileAtomic(path, damaged).ok());
+  const auto second = Prepare();
+  ASSERT_TRUE(second.ok()) << second.status().ToString();
+  EXPECT_FALSE(second->reused);
+  EXPECT_THAT(observer_.warnings,
+              ElementsAre(AllOf(HasSubstr(path), HasSubstr("sample 0"), HasSubstr("made again"))));
+  EXPECT_EQ(*ReadFile(path), sound);
 }
 
 TEST_F(PrepareData, ReportsEveryProblemOfEveryFileAndPublishesNothing) {

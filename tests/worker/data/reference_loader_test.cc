@@ -38,7 +38,9 @@ class ReferenceLoader : public testing::PrepareFixture {
   std::unique_ptr<TokenCache> Open() {
     const auto data = Prepare();
     EXPECT_TRUE(data.ok()) << data.status().ToString();
-    return std::move(TokenCache::Open(data->directory)).value();
+    auto cache = TokenCache::Open(data->directory).value();
+    EXPECT_TRUE(cache->VerifyIndex().ok());
+    return cache;
   }
 
   void ExpectTraining(const Json& expected, const std::string& where) {
@@ -93,7 +95,7 @@ class ReferenceLoader : public testing::PrepareFixture {
     for (int64_t i = 0; i < cache.sources()[source].samples; ++i) {
       if (cache.info(source, i).line % expected["world"].get<int>() ==
           expected["rank"].get<int>()) {
-        packer.Add(cache.sample(source, i), source, i, full);
+        packer.Add(*cache.sample(source, i), source, i, full);
       }
     }
     for (const Pack& pack : full) {
@@ -193,7 +195,7 @@ TEST_F(ReferenceLoader, ChunksToolConversationsAsTheReference) {
     const auto& chunks = expected["chunks"];
     ASSERT_EQ(cache->sources()[0].samples, static_cast<int64_t>(1 + chunks.size())) << number;
     for (size_t i = 0; i < chunks.size(); ++i) {
-      const SampleView sample = cache->sample(0, static_cast<int64_t>(1 + i));
+      const SampleView sample = *cache->sample(0, static_cast<int64_t>(1 + i));
       EXPECT_EQ(std::vector(sample.tokens.begin(), sample.tokens.end()),
                 chunks[i]["tokens"].get<std::vector<int32_t>>())
           << "case " << number << ", chunk " << i;

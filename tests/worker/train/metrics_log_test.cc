@@ -148,12 +148,6 @@ std::unique_ptr<MetricsLog> Open(const MetricsLog::Options& options) {
   return std::move(log).value();
 }
 
-TEST(Crc32c, HasTheValuesOfRfc3720) {
-  EXPECT_EQ(Crc32c(std::string(32, '\0')), 0x8a9136aaU);
-  EXPECT_EQ(Crc32c(std::string(32, '\xff')), 0x62a8ab43U);
-  EXPECT_EQ(Crc32c("123456789"), 0xe3069283U);
-}
-
 TEST(TensorBoard, ScalarsAreReadBack) {
   TempDir dir;
   const auto log = Open({.run_dir = dir.path(), .wall_micros = kAt});
