@@ -151,7 +151,7 @@ std::string ArgumentsText(const PyJson* arguments) {
   return none || Trim(arguments->text).empty() ? "{}" : arguments->text;
 }
 
-void EndWithAssistant(PyJson& messages, std::vector<std::string>& notes) {
+void EndWithAssistant(PyJson& messages, std::vector<LeftOutNote>& notes) {
   std::vector<PyJson>& items = messages.items;
   size_t kept = items.size();
   while (kept > 0 && RoleOf(items[kept - 1]) != "assistant") {
@@ -165,8 +165,7 @@ void EndWithAssistant(PyJson& messages, std::vector<std::string>& notes) {
   const size_t left_out = items.size() - kept;
   items.resize(kept);
   if (left_out > 0) {
-    notes.push_back(StrCat(
-        left_out, left_out == 1 ? " message" : " messages", " after the last answer left out"));
+    notes.push_back({"messages after the last answer", static_cast<int64_t>(left_out)});
   }
 }
 

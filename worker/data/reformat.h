@@ -43,9 +43,15 @@ class CallIds {
   std::map<std::string, std::string> renamed_;
 };
 
+// What was left out on the way, of no harm to the rest.
+struct LeftOutNote {
+  std::string what;  // "messages after the last answer": the same words for the same case
+  int64_t count = 1;
+};
+
 struct Reformatted {
   PyJson sample;
-  std::vector<std::string> notes;  // what was left out on the way
+  std::vector<LeftOutNote> notes;
 };
 
 // INVALID_ARGUMENT says why a sample cannot be converted. `line`: its text, from which ids are

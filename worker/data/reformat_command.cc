@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
@@ -42,10 +43,35 @@ struct ReformatArguments {
   bool force = false;
 };
 
+// A kind of note, over the whole file: thousands of them would bury the problems.
+struct NoteCount {
+  static constexpr size_t kShownLines = 5;
+
+  int64_t count = 0;
+  int64_t lines = 0;
+  std::vector<std::string> first_lines;
+
+  void Add(const LeftOutNote& note, int64_t line) {
+    count += note.count;
+    if (line == last_line) {
+      return;
+    }
+    last_line = line;
+    ++lines;
+    if (first_lines.size() < kShownLines) {
+      first_lines.push_back(std::to_string(line));
+    }
+  }
+
+ private:
+  int64_t last_line = 0;
+};
+
 struct Counts {
   int64_t lines = 0;
   int64_t written = 0;
   std::map<std::string, int64_t> forms;
+  std::map<std::string, NoteCount> notes;  // by what was left out
 };
 
 std::optional<DataForm> FormNamed(const std::string& name) {
@@ -66,7 +92,7 @@ class Converter {
   explicit Converter(const ReformatArguments& arguments)
       : arguments_(arguments), form_(FormNamed(arguments.from)) {}
 
-  // A line in our form, or why it cannot be. Notes go to standard error.
+  // A line in our form, or why it cannot be.
   Result<std::string> Convert(const DataRecord& record) {
     MFT_RETURN_IF_ERROR(record.problem);
     MFT_ASSIGN_OR_RETURN(const PyJsonParsed parsed, ParsePyJson(record.text));
@@ -78,12 +104,11 @@ class Converter {
     }
     const auto form = form_ ? form_ : RecogniseForm(parsed.value);
     std::string text = record.text;
+    std::vector<LeftOutNote> notes;
     if (form) {
       MFT_ASSIGN_OR_RETURN(Reformatted ours, Reformat(*form, parsed.value, record.text));
-      for (const std::string& note : ours.notes) {
-        Print(record, StrCat("note: ", note));
-      }
       text = DumpPyJson(ours.sample);
+      notes = std::move(ours.notes);
     } else if (text.find('\n') != std::string::npos) {  // an array's element
       text = DumpPyJson(parsed.value);
     }
@@ -93,6 +118,9 @@ class Converter {
       return sample.status();
     }
     ++counts_.forms[form ? std::string(DataFormName(*form)) : "no conversation, left as it is"];
+    for (const LeftOutNote& note : notes) {
+      Count(note, record.line);
+    }
     return text;
   }
 
@@ -131,6 +159,13 @@ class Converter {
   const Counts& counts() const { return counts_; }
 
  private:
+  // Speakers can have any name: their kinds are bounded.
+  void Count(const LeftOutNote& note, int64_t line) {
+    constexpr size_t kMaxKinds = 20;
+    const bool known = counts_.notes.contains(note.what) || counts_.notes.size() < kMaxKinds;
+    counts_.notes[known ? note.what : "messages of others"].Add(note, line);
+  }
+
   void Print(const DataRecord& record, const std::string& text) const {
     const std::string line = StrCat(arguments_.in, ":", record.line, ": ", text, "\n");
     std::fputs(line.c_str(), stderr);
@@ -191,6 +226,20 @@ std::string SummaryText(const ReformatArguments& arguments, const Counts& counts
       arguments.out, ": ", counts.written, " of ", counts.lines, " lines (", forms, ")\n");
 }
 
+std::string NoteText(const std::string& file, const std::string& what, const NoteCount& note) {
+  const auto more = note.lines - static_cast<int64_t>(note.first_lines.size());
+  return StrCat(file,
+                ": note: ",
+                note.count,
+                " ",
+                what,
+                " left out, in ",
+                note.lines == 1 ? "line " : StrCat(note.lines, " lines: "),
+                Join(note.first_lines, ", "),
+                more > 0 ? ", ..." : "",
+                "\n");
+}
+
 int RunReformat(ReformatArguments arguments) {
   HandleStopSignals();
   Converter converter(arguments);
@@ -205,6 +254,9 @@ int RunReformat(ReformatArguments arguments) {
                                              : ExitCodeFor(status.code());
   }
   const Counts& counts = converter.counts();
+  for (const auto& [what, note] : counts.notes) {
+    std::fputs(NoteText(arguments.in, what, note).c_str(), stderr);
+  }
   if (std::fputs(SummaryText(arguments, counts).c_str(), stdout) < 0 || std::fflush(stdout) != 0) {
     return ExitCodeFor(Code::kInternal);
   }

@@ -164,7 +164,7 @@ class ConversationConverter {
       return InvalidArgument(StrCat("\"", Printable(from, 40), "\" is no speaker of this form"));
     }
     if (speaker == Speaker::kUnknown) {
-      result_.notes.push_back(StrCat("what \"", Printable(from, 40), "\" says is left out"));
+      result_.notes.push_back({StrCat("messages of \"", Printable(from, 40), "\"")});
       return Status::Ok();
     }
     if (speaker == Speaker::kResult) {

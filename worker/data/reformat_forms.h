@@ -24,7 +24,7 @@ Result<std::string> TextOr(const PyJson& object, std::string_view key);
 std::string ArgumentsText(const PyJson* arguments);
 // Takes off what follows the last message of the assistant, but for system messages, which may
 // stand anywhere; a note says how many. Nothing stays where the assistant says nothing.
-void EndWithAssistant(PyJson& messages, std::vector<std::string>& notes);
+void EndWithAssistant(PyJson& messages, std::vector<LeftOutNote>& notes);
 std::string RoleOf(const PyJson& message);
 
 }  // namespace mft::data

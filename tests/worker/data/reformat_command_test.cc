@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 
@@ -84,6 +85,63 @@ TEST_F(ReformatFile, AnArrayStaysAnArrayOnlyAsTheOriginal) {
   EXPECT_EQ(Run({in, "--in-place"}).exit_code, 0);
   EXPECT_EQ(Read("in.json"), kChat + "\n");
   EXPECT_EQ(Read("in.json.orig"), StrCat("[", kChat, "]"));
+}
+
+// One line for a kind of note, whatever the file's size; a line that is left out anyway adds none.
+TEST_F(ReformatFile, WhatIsCutOffIsSummedUp) {
+  const auto chat = [](int tail) {
+    std::string messages =
+        R"({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})";
+    for (int i = 0; i < tail; ++i) {
+      messages += R"(, {"role": "user", "content": "c"})";
+    }
+    return StrCat(R"({"messages": [)", messages, "]}\n");
+  };
+  std::string text = StrCat(chat(0), chat(2), "{\"messages\": 7}\n");
+  for (int i = 0; i < 100; ++i) {
+    text += chat(1);
+  }
+  const std::string in = dir_.Write("in.jsonl", text);
+  const ProgramResult result = Run({in, dir_.File("out.jsonl")});
+  EXPECT_EQ(result.exit_code, 3);
+  EXPECT_THAT(Split(result.err, '\n'),
+              ElementsAre(StartsWith(in + ":3: "),
+                          StrCat(in,
+                                 ": note: 102 messages after the last answer left out, in 101 "
+                                 "lines: 2, 4, 5, 6, 7, ..."),
+                          ""));
+}
+
+TEST_F(ReformatFile, ASpeakerThatIsLeftOutIsNamedOnce) {
+  std::string text;
+  for (int i = 0; i < 3; ++i) {
+    text += R"({"function_description": "", "conversations": [{"from": "human", "value": "a"}, )"
+            R"({"from": "moderator", "value": "x"}, {"from": "gpt", "value": "b"}]})"
+            "\n";
+  }
+  const std::string in = dir_.Write("in.jsonl", text);
+  const ProgramResult result = Run({in, dir_.File("out.jsonl")});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.err,
+            StrCat(in, ": note: 3 messages of \"moderator\" left out, in 3 lines: 1, 2, 3\n"));
+}
+
+// A file may name any number of speakers.
+TEST_F(ReformatFile, TheKindsOfNotesAreBounded) {
+  std::string text;
+  for (int i = 0; i < 100; ++i) {
+    text += StrCat(
+        R"({"function_description": "", "conversations": [{"from": "human", "value": "a"}, )",
+        R"({"from": "x)",
+        i,
+        R"(", "value": "x"}, {"from": "gpt", "value": "b"}]})",
+        "\n");
+  }
+  const std::string in = dir_.Write("in.jsonl", text);
+  const ProgramResult result = Run({in, dir_.File("out.jsonl")});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 21);
+  EXPECT_THAT(result.err, HasSubstr("80 messages of others left out, in 80 lines: 21, 22,"));
 }
 
 TEST_F(ReformatFile, NoSampleNoFile) {
