@@ -62,7 +62,7 @@ class ValidateCommand {
     ValidateReport result = *report;
     result.problems += problems_;
     if (spec_) {
-      const ReportedJob job = {.spec = *spec_, .seconds = Seconds()};
+      const ReportedJob job = {.spec = *spec_, .cpu_time = EstimateCpuTime()};
       printer_.Finish(result, &job);
     } else {
       printer_.Finish(result, nullptr);
@@ -118,17 +118,16 @@ class ValidateCommand {
     return bytes;
   }
 
-  // Of training, on this machine's CPU: what a GPU takes is known once it has made a few steps.
-  std::optional<double> Seconds() const {
+  std::optional<CpuTime> EstimateCpuTime() const {
     const auto params = ReadModelParams(spec_->model_id_or_path);
-    if (spec_->mftd.device != "cpu" || !params.ok()) {
+    if (spec_->mftd.device == "cuda" || spec_->mftd.ranks > 1 || !params.ok()) {
       return std::nullopt;
     }
-    const int64_t threads =
-        spec_->mftd.threads > 0
-            ? spec_->mftd.threads
-            : std::max<int64_t>(1, std::thread::hardware_concurrency() / spec_->mftd.ranks);
-    return TrainingSeconds(*spec_, *params, kCpuFlopsPerCore * static_cast<double>(threads));
+    const int64_t threads = spec_->mftd.threads > 0
+                                ? spec_->mftd.threads
+                                : std::max<int64_t>(1, std::thread::hardware_concurrency());
+    const double rate = kCpuFlopsPerCore * static_cast<double>(threads);
+    return CpuTime{.seconds = TrainingSeconds(*spec_, *params, rate), .threads = threads};
   }
 
   void Problem(const std::string& file, std::string message, int64_t line = 0) {

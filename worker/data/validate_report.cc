@@ -85,6 +85,18 @@ class TextPrinter final : public ReportPrinter {
     }
   }
 
+  static std::string TimeText(const ReportedJob& job) {
+    const std::string cpu = job.cpu_time ? StrCat(", about ",
+                                                  FormatDuration(job.cpu_time->seconds),
+                                                  " on ",
+                                                  Counted(job.cpu_time->threads, "thread"),
+                                                  " of this machine's CPU, without evaluation")
+                                         : "";
+    return job.spec.mftd.device == "cpu"
+               ? cpu
+               : StrCat(cpu, "; how long a GPU takes is known once it has made a few steps");
+  }
+
   static void PrintExpected(const ValidateReport& report,
                             const ReportedJob& job,
                             const Expected& expected) {
@@ -93,7 +105,7 @@ class TextPrinter final : public ReportPrinter {
                      FormatFixed(expected.epochs, 2),
                      " epochs in ",
                      Counted(job.spec.max_steps, "step"),
-                     job.seconds ? StrCat(", about ", FormatDuration(*job.seconds)) : ""));
+                     TimeText(job)));
     if (expected.source_epochs.size() < 2) {
       return;
     }
@@ -136,7 +148,8 @@ class JsonPrinter final : public ReportPrinter {
                           {"max_steps", job->spec.max_steps},
                           {"train_tokens", expected->train_tokens},
                           {"source_epochs", expected->source_epochs},
-                          {"seconds", job->seconds ? Json(*job->seconds) : Json()}};
+                          {"seconds", job->cpu_time ? Json(job->cpu_time->seconds) : Json()},
+                          {"seconds_device", job->cpu_time ? Json("cpu") : Json()}};
     }
     PrintRest(rest);
   }

@@ -12,9 +12,16 @@
 
 namespace mft::data {
 
+// How long training takes on this machine's CPU, without evaluation. What a GPU takes is known once
+// it has made a few steps.
+struct CpuTime {
+  double seconds = 0;
+  int64_t threads = 0;
+};
+
 struct ReportedJob {
   JobSpec spec;
-  std::optional<double> seconds;  // of training, where known
+  std::optional<CpuTime> cpu_time;  // where one may take it, and the model is known
 };
 
 // Findings are printed as they come. Threads: one.

@@ -83,6 +83,34 @@ TEST_F(Validate, CountsWhatTrainingWouldSee) {
   EXPECT_DOUBLE_EQ(prepared->epochs, report["expected"]["epochs"].get<double>());
 }
 
+TEST_F(Validate, TellsWhichDeviceItsTimeIsFor) {
+  AddTokenizer();
+  spec_.data.instruct_data = dir_.Write("chat.jsonl", StrCat(kGood, "\n"));
+  spec_.mftd.threads = 3;
+  const auto expected = [&](const std::string& device) {
+    spec_.mftd.device = device;
+    return RunJson()["expected"];
+  };
+  const Json cpu = expected("cpu");
+  EXPECT_GT(cpu["seconds"].get<double>(), 0);
+  EXPECT_EQ(cpu["seconds_device"], "cpu");
+  EXPECT_THAT(Run().out,
+              AllOf(HasSubstr(" on 3 threads of this machine's CPU, without evaluation\n"),
+                    Not(HasSubstr("GPU"))));
+  EXPECT_EQ(expected("auto")["seconds"], cpu["seconds"]);
+  EXPECT_THAT(Run().out,
+              HasSubstr("CPU, without evaluation; how long a GPU takes is known once it has made a "
+                        "few steps\n"));
+  const Json cuda = expected("cuda");
+  EXPECT_TRUE(cuda["seconds"].is_null());
+  EXPECT_TRUE(cuda["seconds_device"].is_null());
+  EXPECT_THAT(Run().out,
+              AllOf(HasSubstr("; how long a GPU takes is known once it has made a few steps\n"),
+                    Not(HasSubstr("CPU"))));
+  spec_.mftd.ranks = 2;  // which the CPU does not do
+  EXPECT_TRUE(expected("auto")["seconds"].is_null());
+}
+
 TEST_F(Validate, ReportsEveryProblemOfEveryFile) {
   AddTokenizer();
   dir_.Write("dir/b.jsonl", StrCat(kGood, "\n[]\n"));
