@@ -78,41 +78,46 @@ constexpr int64_t ExpertsPerToken(const ModelParams& params) {
   return params.moe.has_value() ? params.moe->num_experts_per_tok : 1;
 }
 
-// Columns of all x A of one block for one token: the rank once for each adapted projection (and
-// expert visited).
-inline int64_t LoraInnerColumns(const ModelParams& params,
-                                int64_t rank,
-                                const std::vector<std::string>& modules) {
-  int64_t projections = 0;
-  for (const std::string& module : modules) {
-    projections += module == "w1" || module == "w2" || module == "w3" ? ExpertsPerToken(params) : 1;
+// Columns of all x A of one block: the rank once for each adapted projection.
+struct LoraColumns {
+  int64_t per_row = 0;     // of the projections that every row goes through
+  int64_t per_expert = 0;  // of one expert's
+  constexpr int64_t PerToken(const ModelParams& params) const {
+    return per_row + per_expert * ExpertsPerToken(params);
   }
-  return projections * rank;
+};
+
+inline LoraColumns LoraInnerColumns(const ModelParams& params,
+                                    int64_t rank,
+                                    const std::vector<std::string>& modules) {
+  LoraColumns columns;
+  for (const std::string& module : modules) {
+    (params.moe && IsFeedForward(module) ? columns.per_expert : columns.per_row) += rank;
+  }
+  return columns;
 }
 
 // Bytes of one slot of one block for one token. `element_bytes`: 4 for fp32, 2 for bf16.
 constexpr int64_t SlotBytesPerToken(const ActivationShape& shape,
                                     const ModelParams& params,
-                                    int64_t lora_inner_columns,
+                                    const LoraColumns& lora,
                                     int64_t element_bytes) {
   const int64_t elements = shape.dim * params.dim + shape.q_dim * params.n_heads * params.head_dim +
                            shape.kv_dim * params.n_kv_heads * params.head_dim +
                            shape.heads * params.n_heads +
                            shape.hidden * params.hidden_dim * ExpertsPerToken(params) +
-                           shape.lora_inner * lora_inner_columns;
+                           shape.lora_inner * lora.PerToken(params);
   return elements * (shape.fp32 ? 4 : element_bytes);
 }
 
 // Of one block; times n_layers for what the forward pass of a model keeps.
 constexpr int64_t KeptBytesPerToken(RecomputePolicy policy,
                                     const ModelParams& params,
-                                    int64_t lora_inner_columns,
+                                    const LoraColumns& lora,
                                     int64_t element_bytes) {
   int64_t bytes = 0;
   for (const ActivationShape& shape : kActivationShapes) {
-    bytes += Keeps(policy, shape.slot)
-                 ? SlotBytesPerToken(shape, params, lora_inner_columns, element_bytes)
-                 : 0;
+    bytes += Keeps(policy, shape.slot) ? SlotBytesPerToken(shape, params, lora, element_bytes) : 0;
   }
   return bytes;
 }
@@ -145,22 +150,33 @@ constexpr bool IsMlpSlot(ActivationSlot slot) {
 // What the one tile at work takes beside what is kept: slots that are not kept, gradients of q, k,
 // v, attention and x A, and SiLU(gate) * up. Norms share memory with the gradient of q, the
 // residual and norms of the backward pass with the gradient of attention: none is used while the
-// other is.
+// other is. Experts work one after the other, each at most on all rows of a piece: one expert's
+// rows, x A and its gradient, beside the router's logits.
 constexpr int64_t WorkBytes(RecomputePolicy policy,
                             const ModelParams& params,
-                            int64_t lora_inner_columns,
+                            const LoraColumns& lora,
                             int64_t element_bytes,
                             int64_t tile_rows) {
   const int64_t wide = std::max(params.dim, params.n_heads * params.head_dim);
   const int64_t kv = params.n_kv_heads * params.head_dim;
-  int64_t tile = (2 * wide + 2 * kv + lora_inner_columns) * element_bytes;
-  int64_t mlp = params.hidden_dim * ExpertsPerToken(params) * element_bytes;
+  int64_t tile = (2 * wide + 2 * kv + lora.per_row) * element_bytes;
+  int64_t mlp = params.hidden_dim * element_bytes;
+  if (params.moe.has_value()) {
+    mlp += (params.dim + lora.per_expert) * element_bytes +
+           params.moe->num_experts * static_cast<int64_t>(sizeof(float));
+  }
   for (const ActivationShape& shape : kActivationShapes) {
     if (Keeps(policy, shape.slot) || shape.slot == ActivationSlot::kResidual) {
       continue;
     }
-    const int64_t bytes = SlotBytesPerToken(shape, params, lora_inner_columns, element_bytes);
-    (IsMlpSlot(shape.slot) ? mlp : tile) += bytes;
+    if (IsMlpSlot(shape.slot)) {
+      mlp += params.hidden_dim * element_bytes;
+    } else if (shape.slot == ActivationSlot::kLoraInner) {
+      tile += lora.per_row * element_bytes;
+      mlp += lora.per_expert * element_bytes;
+    } else {
+      tile += SlotBytesPerToken(shape, params, lora, element_bytes);
+    }
   }
   return tile_rows * tile + MlpRows(tile_rows) * mlp;
 }

@@ -122,10 +122,6 @@ int64_t Elements(const std::vector<int64_t>& shape) {
   return product;
 }
 
-bool IsFeedForward(const std::string& module) {
-  return module[0] == 'w' && module.size() == 2 && module[1] >= '1' && module[1] <= '3';
-}
-
 const std::array<std::string, 7> kModules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"};
 
 // Weights of all projections of one layer; MoE counts `experts` of the feed-forward ones.
@@ -133,6 +129,19 @@ int64_t ProjectionParameters(const ModelParams& params, int64_t experts) {
   int64_t total = 0;
   for (const std::string& module : kModules) {
     total += Elements(ProjectionShape(params, module)) * (IsFeedForward(module) ? experts : 1);
+  }
+  return total;
+}
+
+// Of one layer, with `experts` of the feed-forward modules.
+int64_t LoraParametersOfLayer(const ModelParams& params,
+                              int64_t rank,
+                              const std::vector<std::string>& target_modules,
+                              int64_t experts) {
+  int64_t total = 0;
+  for (const std::string& module : target_modules) {
+    const auto shape = ProjectionShape(params, module);
+    total += rank * (shape[0] + shape[1]) * (IsFeedForward(module) ? experts : 1);
   }
   return total;
 }
@@ -204,12 +213,14 @@ int64_t LoraParameters(const ModelParams& params,
                        int64_t rank,
                        const std::vector<std::string>& target_modules) {
   const int64_t experts = params.moe ? params.moe->num_experts : 1;
-  int64_t total = 0;
-  for (const std::string& module : target_modules) {
-    const auto shape = ProjectionShape(params, module);
-    total += rank * (shape[0] + shape[1]) * (IsFeedForward(module) ? experts : 1);
-  }
-  return total * params.n_layers;
+  return params.n_layers * LoraParametersOfLayer(params, rank, target_modules, experts);
+}
+
+int64_t ActiveLoraParameters(const ModelParams& params,
+                             int64_t rank,
+                             const std::vector<std::string>& target_modules) {
+  const int64_t experts = params.moe ? params.moe->num_experts_per_tok : 1;
+  return params.n_layers * LoraParametersOfLayer(params, rank, target_modules, experts);
 }
 
 std::vector<int64_t> ProjectionShape(const ModelParams& params, const std::string& module) {
@@ -229,8 +240,33 @@ std::vector<int64_t> ProjectionShape(const ModelParams& params, const std::strin
   return {params.dim, params.hidden_dim};
 }
 
+bool IsFeedForward(const std::string& module) {
+  return module.size() == 2 && module[0] == 'w' && module[1] >= '1' && module[1] <= '3';
+}
+
 std::string ProjectionName(int64_t layer, const std::string& module) {
   return StrCat("layers.", layer, IsFeedForward(module) ? ".feed_forward." : ".attention.", module);
+}
+
+std::string ExpertProjectionName(int64_t layer, int64_t expert, const std::string& module) {
+  return StrCat("layers.", layer, ".feed_forward.experts.", expert, ".", module);
+}
+
+std::vector<std::string> ProjectionNames(const ModelParams& params,
+                                         int64_t layer,
+                                         const std::string& module) {
+  if (!params.moe || !IsFeedForward(module)) {
+    return {ProjectionName(layer, module)};
+  }
+  std::vector<std::string> names;
+  for (int64_t expert = 0; expert < params.moe->num_experts; ++expert) {
+    names.push_back(ExpertProjectionName(layer, expert, module));
+  }
+  return names;
+}
+
+std::string RouterName(int64_t layer) {
+  return StrCat("layers.", layer, ".feed_forward.gate.weight");
 }
 
 std::vector<TensorShape> ModelTensors(const ModelParams& params) {
@@ -239,8 +275,12 @@ std::vector<TensorShape> ModelTensors(const ModelParams& params) {
                                       {"output.weight", {params.vocab_size, params.dim}}};
   for (int64_t layer = 0; layer < params.n_layers; ++layer) {
     for (const std::string& module : kModules) {
-      tensors.push_back(
-          {ProjectionName(layer, module) + ".weight", ProjectionShape(params, module)});
+      for (const std::string& name : ProjectionNames(params, layer, module)) {
+        tensors.push_back({name + ".weight", ProjectionShape(params, module)});
+      }
+    }
+    if (params.moe) {
+      tensors.push_back({RouterName(layer), {params.moe->num_experts, params.dim}});
     }
     tensors.push_back({StrCat("layers.", layer, ".attention_norm.weight"), {params.dim}});
     tensors.push_back({StrCat("layers.", layer, ".ffn_norm.weight"), {params.dim}});
@@ -255,8 +295,10 @@ std::vector<TensorShape> LoraTensors(const ModelParams& params,
   for (int64_t layer = 0; layer < params.n_layers; ++layer) {
     for (const std::string& module : target_modules) {
       const auto shape = ProjectionShape(params, module);
-      tensors.push_back({ProjectionName(layer, module) + ".lora_A.weight", {rank, shape[1]}});
-      tensors.push_back({ProjectionName(layer, module) + ".lora_B.weight", {shape[0], rank}});
+      for (const std::string& name : ProjectionNames(params, layer, module)) {
+        tensors.push_back({name + ".lora_A.weight", {rank, shape[1]}});
+        tensors.push_back({name + ".lora_B.weight", {shape[0], rank}});
+      }
     }
   }
   return tensors;

@@ -59,6 +59,10 @@ int64_t ActiveMatmulParameters(const ModelParams& params);
 int64_t LoraParameters(const ModelParams& params,
                        int64_t rank,
                        const std::vector<std::string>& target_modules);
+// Of them, those that are multiplied for one token (MoE: of the chosen experts): P of numerics.md.
+int64_t ActiveLoraParameters(const ModelParams& params,
+                             int64_t rank,
+                             const std::vector<std::string>& target_modules);
 
 struct TensorShape {
   std::string name;  // "layers.0.attention.wq.weight"
@@ -67,12 +71,22 @@ struct TensorShape {
 
 // [out, in] of a projection ("wq" ... "w3") of any layer.
 std::vector<int64_t> ProjectionShape(const ModelParams& params, const std::string& module);
-// "layers.3.attention.wq", "layers.3.feed_forward.w1": without ".weight" or ".lora_A.weight". Dense
-// models.
+// w1, w2 and w3: of the feed-forward network, which mixture-of-experts models have once an expert.
+bool IsFeedForward(const std::string& module);
+// "layers.3.attention.wq", "layers.3.feed_forward.w1": without ".weight" or ".lora_A.weight".
 std::string ProjectionName(int64_t layer, const std::string& module);
-// Every tensor of a dense model's consolidated.safetensors (formats.md 5.3).
+// "layers.3.feed_forward.experts.0.w1"
+std::string ExpertProjectionName(int64_t layer, int64_t expert, const std::string& module);
+// One name; of a mixture-of-experts model's feed-forward modules one an expert.
+std::vector<std::string> ProjectionNames(const ModelParams& params,
+                                         int64_t layer,
+                                         const std::string& module);
+// "layers.3.feed_forward.gate.weight" [num_experts, dim] of a mixture-of-experts model.
+std::string RouterName(int64_t layer);
+// Every tensor of consolidated.safetensors (formats.md 5.3).
 std::vector<TensorShape> ModelTensors(const ModelParams& params);
-// lora_A [rank, in] and lora_B [out, rank] of every layer and given module (formats.md 5.4).
+// lora_A [rank, in] and lora_B [out, rank] of every layer, given module and expert (formats.md
+// 5.4); the router has none.
 std::vector<TensorShape> LoraTensors(const ModelParams& params,
                                      int64_t rank,
                                      const std::vector<std::string>& target_modules);

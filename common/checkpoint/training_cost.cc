@@ -6,7 +6,7 @@ namespace mft {
 double FlopsPerToken(const JobSpec& spec, const ModelParams& params) {
   const auto frozen = static_cast<double>(ActiveMatmulParameters(params));
   const auto adapters =
-      static_cast<double>(LoraParameters(params, spec.lora.rank, spec.mftd.target_modules));
+      static_cast<double>(ActiveLoraParameters(params, spec.lora.rank, spec.mftd.target_modules));
   const auto head = static_cast<double>(params.vocab_size * params.dim);
   return 4 * frozen + 6 * adapters + (spec.checkpoint ? 2 * (frozen - head) + 2 * adapters : 0);
 }

@@ -69,7 +69,7 @@ int64_t PeakMemory(const JobSpec& spec,
   const int64_t element = ElementBytes(node);
   // Until the data is read its longest document may be as long as seq_len.
   const int64_t rows = ChunkRows(spec.batch_size * spec.seq_len, spec.seq_len);
-  const int64_t columns = LoraInnerColumns(params, spec.lora.rank, spec.mftd.target_modules);
+  const LoraColumns columns = LoraInnerColumns(params, spec.lora.rank, spec.mftd.target_modules);
   const RecomputePolicy policy =
       spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
   const int64_t kept = KeptBytesPerToken(policy, params, columns, element) * params.n_layers;

@@ -62,6 +62,34 @@ void DropRows(View y, View x, const DropoutMask& mask, bool add) {
   });
 }
 
+template <RowsOf kRows>
+void AddExpertKernels(KernelTable& table) {
+  table.route = [](View weight, int32_t* chosen, View logits) {
+    ForRows(logits.rows, [&](int64_t i) {
+      kRows().route(
+          weight.row(i), chosen + i * weight.cols, logits.row(i), logits.cols, weight.cols);
+    });
+  };
+  table.route_backward = [](View d_logits, View weighted, View weight, const int32_t* chosen) {
+    ForRows(d_logits.rows, [&](int64_t i) {
+      kRows().route_backward(d_logits.row(i),
+                             weighted.row(i),
+                             weight.row(i),
+                             chosen + i * weight.cols,
+                             d_logits.cols,
+                             weight.cols);
+    });
+  };
+  table.swiglu_backward_dot = [](View d_act, View gate, View up, float* dot) {
+    ForRows(d_act.rows, [&](int64_t i) {
+      dot[i] = kRows().swiglu_backward(d_act.row(i), gate.row(i), up.row(i), d_act.cols);
+    });
+  };
+  table.scale_rows = [](View y, const float* factor) {
+    ForRows(y.rows, [&](int64_t i) { kRows().scale(y.row(i), y.cols, factor[i]); });
+  };
+}
+
 template <RowsOf kRows, GemmOf kGemm>
 KernelTable MakeTable(std::string_view name) {
   KernelTable table;
@@ -119,6 +147,7 @@ KernelTable MakeTable(std::string_view name) {
     ForRows(x.rows, [&](int64_t i) { kRows().add(y.row(i), x.row(i), x.cols); });
   };
   table.dropout = DropRows<kRows>;
+  AddExpertKernels<kRows>(table);
   return table;
 }
 

@@ -117,10 +117,12 @@ static void SwigluRow(T* act, const T* gate, const T* up, int64_t n) {
   }
 }
 
-// gate, up, d_act become d_gate, d_up, act: silu'(g) = s + g s (1 - s)
+// gate, up, d_act become d_gate, d_up, act: silu'(g) = s + g s (1 - s). Returns the sum of d_act
+// act.
 template <typename T>
-static void SwigluBackwardRow(T* d_act, T* gate, T* up, int64_t n) {
-#pragma omp simd
+static T SwigluBackwardRow(T* d_act, T* gate, T* up, int64_t n) {
+  T dot = 0;
+#pragma omp simd reduction(+ : dot)
   for (int64_t i = 0; i < n; ++i) {
     const T g = gate[i];
     const T u = up[i];
@@ -130,7 +132,9 @@ static void SwigluBackwardRow(T* d_act, T* gate, T* up, int64_t n) {
     gate[i] = d * u * (s + silu * (T(1) - s));
     up[i] = d * silu;
     d_act[i] = silu * u;
+    dot += d * (silu * u);
   }
+  return dot;
 }
 
 template <typename T>

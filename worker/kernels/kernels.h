@@ -12,7 +12,7 @@
 
 namespace mft {
 
-inline constexpr int kKernelTableVersion = 2;
+inline constexpr int kKernelTableVersion = 3;
 
 struct AttentionShape {
   int64_t heads = 0;     // H
@@ -96,6 +96,19 @@ struct KernelTable {
   void (*add)(View y, View x) = nullptr;
   // y = dropout(x), or y += dropout(x). [T, I]; y may be x.
   void (*dropout)(View y, View x, const DropoutMask& mask, bool add) = nullptr;
+
+  // Mixture of experts. chosen [T, k] and weight [T, k]: for each row of logits [T, E] the k
+  // largest and the softmax over them alone.
+  void (*route)(View weight, int32_t* chosen, View logits) = nullptr;
+  // d_logits [T, E] from weighted [T, k], each weight times its gradient.
+  void (*route_backward)(View d_logits,
+                         View weighted,
+                         View weight,
+                         const int32_t* chosen) = nullptr;
+  // As swiglu_backward, and dot [T] = sum over a row of d_act act.
+  void (*swiglu_backward_dot)(View d_act, View gate, View up, float* dot) = nullptr;
+  // y [T, D]: row i times factor[i].
+  void (*scale_rows)(View y, const float* factor) = nullptr;
 };
 
 // The CPU's kernels for the best instruction set that this machine has.

@@ -23,7 +23,7 @@ struct RowKernels {
       float* dx, const float* dy, const float* x, const float* weight, int64_t n, float eps);
   void (*rotary)(float* x, const float* table, int64_t heads, int64_t head_dim, float sign);
   void (*swiglu)(float* act, const float* gate, const float* up, int64_t n);
-  void (*swiglu_backward)(float* d_act, float* gate, float* up, int64_t n);
+  float (*swiglu_backward)(float* d_act, float* gate, float* up, int64_t n);
   float (*max_of)(const float* x, int64_t n);
   float (*dot)(const float* x, const float* y, int64_t n);
   float (*exp_row)(float* scores, int64_t n, float scale, float shift);
@@ -33,6 +33,13 @@ struct RowKernels {
   void (*add)(float* y, const float* x, int64_t n);
   void (*dropout)(float* y, const float* x, int64_t n, const DropoutRowKey& key, bool add);
   double (*cross_entropy)(float* logits, int64_t n, int64_t target, float weight, bool gradient);
+  void (*route)(float* weight, int32_t* chosen, const float* logits, int64_t experts, int64_t k);
+  void (*route_backward)(float* d_logits,
+                         const float* weighted,
+                         const float* weight,
+                         const int32_t* chosen,
+                         int64_t experts,
+                         int64_t k);
 };
 
 const RowKernels& RowKernelsAvx512();

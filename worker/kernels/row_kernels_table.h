@@ -5,6 +5,7 @@
 
 #include "worker/kernels/dropout_row.h"
 #include "worker/kernels/elementwise.h"
+#include "worker/kernels/routing_row.h"
 #include "worker/kernels/row_kernels.h"
 
 namespace mft {
@@ -28,7 +29,7 @@ static constexpr RowKernels kRowKernels = {
         },
     .swiglu_backward =
         [](float* d_act, float* gate, float* up, int64_t n) {
-          elementwise::SwigluBackwardRow(d_act, gate, up, n);
+          return elementwise::SwigluBackwardRow(d_act, gate, up, n);
         },
     .max_of = [](const float* x, int64_t n) { return elementwise::MaxOf(x, n); },
     .dot = [](const float* x, const float* y, int64_t n) { return elementwise::Dot(x, y, n); },
@@ -49,6 +50,19 @@ static constexpr RowKernels kRowKernels = {
     .cross_entropy =
         [](float* logits, int64_t n, int64_t target, float weight, bool gradient) {
           return elementwise::CrossEntropyRow(logits, n, target, weight, gradient);
+        },
+    .route =
+        [](float* weight, int32_t* chosen, const float* logits, int64_t experts, int64_t k) {
+          elementwise::RouteRow(weight, chosen, logits, experts, k);
+        },
+    .route_backward =
+        [](float* d_logits,
+           const float* weighted,
+           const float* weight,
+           const int32_t* chosen,
+           int64_t experts,
+           int64_t k) {
+          elementwise::RouteBackwardRow(d_logits, weighted, weight, chosen, experts, k);
         },
 };
 

@@ -63,7 +63,7 @@ Result<AdapterInfo> InspectAdapter(const std::string& path, const ModelParams& p
   MFT_ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(file_path));
   AdapterInfo info;
   for (const char* module : {"wq", "wk", "wv", "wo", "w1", "w2", "w3"}) {
-    const TensorEntry* a = file->Find(StrCat(ProjectionName(0, module), kSuffixA));
+    const TensorEntry* a = file->Find(StrCat(ProjectionNames(params, 0, module).front(), kSuffixA));
     if (a != nullptr) {
       info.target_modules.emplace_back(module);
       info.rank = a->shape.empty() ? 0 : a->shape[0];

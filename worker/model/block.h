@@ -1,32 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 // One transformer block, forward and backward (finetune-spec 3.2):
-//   h = x + attention(rms_norm(x));  out = h + w2(silu(w1 n) * w3 n), n = rms_norm(h).
+//   h = x + attention(rms_norm(x));  out = h + mlp(rms_norm(h)),
+// with mlp(n) = w2(silu(w1 n) * w3 n), or a weighted sum of such experts (moe.h).
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "common/checkpoint/activation_plan.h"
 #include "worker/model/dropout.h"
 #include "worker/model/lora_linear.h"
+#include "worker/model/routing.h"
 
 namespace mft {
 
 // Letters: T rows, D width, H query heads, K key heads, E head width, F hidden width, S columns of
-// all x A of the block.
+// all x A that every row has, S' those of one expert, k experts that a row goes to (dense: 1).
 
 // What a forward pass leaves for the backward pass: the slots of activation_plan.h, as memory of
 // the owner's choice.
 struct Saved {
-  View input;       // [T, D]  the residual stream that enters
-  View q;           // [T, H E] after rotary
-  View k;           // [T, K E] after rotary
-  View v;           // [T, K E]
-  View attention;   // [T, H E]
-  View lse;         // [T, H]
-  View residual;    // [T, D]  h
-  View gate;        // [T, F] where kept, otherwise [M, F]: w1 n, then its gradient
-  View up;          // likewise: w3 n
-  View lora_inner;  // [T, S]
+  View input;         // [T, D]  the residual stream that enters
+  View q;             // [T, H E] after rotary
+  View k;             // [T, K E] after rotary
+  View v;             // [T, K E]
+  View attention;     // [T, H E]
+  View lse;           // [T, H]
+  View residual;      // [T, D]  h
+  View gate;          // [k T, F] where kept, otherwise [M, F]: w1 n, then its gradient
+  View up;            // likewise: w3 n
+  View lora_inner;    // [T, S]
+  View expert_inner;  // [k T, S'] where kept, otherwise [M, S']; experts only
 };
 
 // Scratch that one block at a time uses. Two pieces of memory have two uses each, never at once.
@@ -40,6 +44,11 @@ struct BlockScratch {
   View dv;           // [T, K E]
   View d_inner;      // [T, S]
   View act;          // [M, F] M: rows that the MLP works on at a time, at most T
+  // Mixture of experts only. Not const: one expert's work after the other's.
+  View expert_rows;            // [M, D] an expert's input, output, or gradient
+  View router;                 // [M, experts] logits, then their gradient
+  View d_expert_inner;         // [M, S']
+  Routing* routing = nullptr;  // of M rows
 };
 
 // What stays the same for all blocks of one pass over a tile of whole segments.
@@ -52,6 +61,8 @@ struct BlockContext {
   BlockScratch scratch;
   RecomputePolicy policy = RecomputePolicy::kNothing;
   Dropout dropout = {};
+  // [experts] or empty: the forward pass adds how many rows went to each.
+  std::span<int64_t> expert_rows = {};
 };
 
 // Writes every slot of `saved` but `input`, which it reads, and `out` [T, D], which may be the

@@ -11,17 +11,20 @@ uint64_t Mix(uint64_t value) {
   value = (value ^ value >> 27) * 0x94D049BB133111EB;
   return value ^ value >> 31;
 }
+
+uint64_t KeyOf(const Dropout& dropout, DropoutSite site) {
+  const uint64_t key =
+      Mix(Mix(Mix(dropout.seed + 0x9E3779B97F4A7C15) + static_cast<uint64_t>(dropout.step)) +
+          static_cast<uint64_t>(dropout.layer) * 4 + static_cast<uint64_t>(site));
+  return dropout.expert < 0 ? key : Mix(key + static_cast<uint64_t>(dropout.expert) + 1);
+}
 }  // namespace
 
 InputDropout::InputDropout(const KernelTable& kernels,
                            const Dropout& dropout,
                            DropoutSite site,
                            int64_t begin)
-    : kernels_(kernels),
-      dropout_(dropout),
-      key_(Mix(Mix(Mix(dropout.seed + 0x9E3779B97F4A7C15) + static_cast<uint64_t>(dropout.step)) +
-               static_cast<uint64_t>(dropout.layer) * 4 + static_cast<uint64_t>(site))),
-      begin_(begin) {}
+    : kernels_(kernels), dropout_(dropout), key_(KeyOf(dropout, site)), begin_(begin) {}
 
 DropoutMask InputDropout::MaskAt(int64_t begin) const {
   return {.key = key_,

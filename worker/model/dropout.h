@@ -18,6 +18,7 @@ struct Dropout {
   uint64_t seed = 0;
   int64_t step = 0;
   int64_t layer = 0;
+  int64_t expert = -1;            // -1: not an expert's
   const int64_t* pack = nullptr;  // [T]
   const int32_t* row = nullptr;   // [T]
   View scratch;                   // [any, widest input]

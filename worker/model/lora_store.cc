@@ -8,19 +8,33 @@
 
 namespace mft {
 
+// Projections that share an input: in one layer, of one expert where there are experts.
 struct LoraStore::GroupSpec {
   std::vector<std::string> modules;
-  LoraGroup BlockAdapters::*member;
+  int64_t layer = 0;
+  int64_t expert = kNoExpert;
+
+  static constexpr int64_t kNoExpert = -1;
+  std::string Name(const std::string& module) const {
+    return expert == kNoExpert ? ProjectionName(layer, module)
+                               : ExpertProjectionName(layer, expert, module);
+  }
 };
 
 namespace {
+const std::vector<std::string> kQkv = {"wq", "wk", "wv"};
+const std::vector<std::string> kO = {"wo"};
+const std::vector<std::string> kGateUp = {"w1", "w3"};
+const std::vector<std::string> kDown = {"w2"};
+
 bool Contains(const std::vector<std::string>& modules, const std::string& module) {
   return std::find(modules.begin(), modules.end(), module) != modules.end();
 }
 }  // namespace
 
 LoraStore::LoraStore(const ModelParams& params, LoraStoreOptions options)
-    : options_(std::move(options)) {
+    : options_(std::move(options)),
+      inner_cols_(LoraInnerColumns(params, options_.rank, options_.target_modules)) {
   Plan(params);
   master_ = MakeAlignedFloats(size_);
   if (options_.training) {
@@ -28,53 +42,55 @@ LoraStore::LoraStore(const ModelParams& params, LoraStoreOptions options)
     moment1_ = MakeAlignedFloats(size_);
     moment2_ = MakeAlignedFloats(size_);
   }
-  const std::vector<GroupSpec> specs = {{{"wq", "wk", "wv"}, &BlockAdapters::qkv},
-                                        {{"wo"}, &BlockAdapters::o},
-                                        {{"w1", "w3"}, &BlockAdapters::gate_up},
-                                        {{"w2"}, &BlockAdapters::down}};
   for (int64_t layer = 0; layer < params.n_layers; ++layer) {
-    BlockAdapters& block = blocks_.emplace_back();
-    int64_t inner = 0;
-    for (const GroupSpec& spec : specs) {
-      block.*spec.member = MakeGroup(layer, spec, inner);
-      inner += (block.*spec.member).inner_cols;
-    }
-    inner_cols_ = inner;
+    blocks_.push_back(MakeBlock(params, layer));
   }
 }
 
 // Block by block from the last; in a block the stacked A of a group first, then its B's.
 void LoraStore::Plan(const ModelParams& params) {
-  const auto add = [&](std::string name, int64_t rows, int64_t cols) {
-    tensors_.push_back({std::move(name), size_, rows, cols});
-    size_ += rows * cols;
-  };
-  const std::vector<std::vector<std::string>> groups = {
-      {"wq", "wk", "wv"}, {"wo"}, {"w1", "w3"}, {"w2"}};
   for (int64_t layer = params.n_layers - 1; layer >= 0; --layer) {
-    for (const auto& group : groups) {
-      for (const bool is_a : {true, false}) {
-        for (const std::string& module : group) {
-          if (Contains(options_.target_modules, module)) {
-            const auto shape = ProjectionShape(params, module);
-            const std::string name = ProjectionName(layer, module);
-            is_a ? add(name + ".lora_A.weight", options_.rank, shape[1])
-                 : add(name + ".lora_B.weight", shape[0], options_.rank);
-          }
-        }
+    PlanGroup(params, {kQkv, layer});
+    PlanGroup(params, {kO, layer});
+    const int64_t first = params.moe ? 0 : GroupSpec::kNoExpert;
+    const int64_t end = params.moe ? params.moe->num_experts : first + 1;
+    for (int64_t expert = first; expert < end; ++expert) {
+      PlanGroup(params, {kGateUp, layer, expert});
+      PlanGroup(params, {kDown, layer, expert});
+    }
+  }
+}
+
+void LoraStore::PlanGroup(const ModelParams& params, const GroupSpec& spec) {
+  for (const bool is_a : {true, false}) {
+    for (const std::string& module : spec.modules) {
+      if (Contains(options_.target_modules, module)) {
+        const auto shape = ProjectionShape(params, module);
+        is_a ? AddTensor(spec.Name(module) + ".lora_A.weight", options_.rank, shape[1])
+             : AddTensor(spec.Name(module) + ".lora_B.weight", shape[0], options_.rank);
       }
     }
   }
 }
 
+void LoraStore::AddTensor(std::string name, int64_t rows, int64_t cols) {
+  by_name_.emplace(name, tensors_.size());
+  tensors_.push_back({std::move(name), size_, rows, cols});
+  size_ += rows * cols;
+}
+
+const LoraStore::Tensor* LoraStore::Find(const std::string& name) const {
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : &tensors_[found->second];
+}
+
 View LoraStore::ViewOf(const std::string& name, float* arena) const {
-  const auto tensor = std::find_if(
-      tensors_.begin(), tensors_.end(), [&](const Tensor& t) { return t.name == name; });
-  MFT_CHECK(tensor != tensors_.end(), name);
+  const Tensor* tensor = Find(name);
+  MFT_CHECK(tensor != nullptr, name);
   return arena == nullptr ? View{} : MatrixView(arena + tensor->offset, tensor->rows, tensor->cols);
 }
 
-LoraGroup LoraStore::MakeGroup(int64_t layer, const GroupSpec& spec, int64_t inner_offset) const {
+LoraGroup LoraStore::MakeGroup(const GroupSpec& spec, int64_t inner_offset) const {
   LoraGroup group{.scale = static_cast<float>(options_.scaling),
                   .rank = options_.rank,
                   .inner_offset = inner_offset};
@@ -82,7 +98,7 @@ LoraGroup LoraStore::MakeGroup(int64_t layer, const GroupSpec& spec, int64_t inn
     if (!Contains(options_.target_modules, spec.modules[i])) {
       continue;
     }
-    const std::string name = ProjectionName(layer, spec.modules[i]);
+    const std::string name = spec.Name(spec.modules[i]);
     if (group.inner_cols == 0) {
       group.a = ViewOf(name + ".lora_A.weight", master_.get());
       group.grad_a = ViewOf(name + ".lora_A.weight", grad_.get());
@@ -96,6 +112,26 @@ LoraGroup LoraStore::MakeGroup(int64_t layer, const GroupSpec& spec, int64_t inn
   group.a.rows = group.inner_cols;
   group.grad_a.rows = group.inner_cols;
   return group;
+}
+
+BlockAdapters LoraStore::MakeBlock(const ModelParams& params, int64_t layer) const {
+  const auto ffn = [&](int64_t expert, int64_t offset) {
+    FfnAdapters adapters;
+    adapters.gate_up = MakeGroup({kGateUp, layer, expert}, offset);
+    adapters.down = MakeGroup({kDown, layer, expert}, offset + adapters.gate_up.inner_cols);
+    return adapters;
+  };
+  BlockAdapters block;
+  block.qkv = MakeGroup({kQkv, layer}, 0);
+  block.o = MakeGroup({kO, layer}, block.qkv.inner_cols);
+  if (!params.moe) {
+    block.ffn = ffn(GroupSpec::kNoExpert, block.o.inner_offset + block.o.inner_cols);
+    return block;
+  }
+  for (int64_t expert = 0; expert < params.moe->num_experts; ++expert) {
+    block.experts.push_back(ffn(expert, 0));
+  }
+  return block;
 }
 
 void LoraStore::ZeroGrad() {

@@ -9,8 +9,10 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
+#include "common/checkpoint/activation_plan.h"
 #include "common/checkpoint/model_params.h"
 #include "worker/kernels/view.h"
 #include "worker/model/aligned_floats.h"
@@ -32,16 +34,21 @@ struct LoraGroup {
   float scale = 1;
   int64_t rank = 0;
   int64_t inner_cols = 0;         // sum of R; 0: no adapter in this group
-  int64_t inner_offset = 0;       // of the group's columns in the block's `lora_inner` slot
+  int64_t inner_offset = 0;       // of the group's columns in `lora_inner` (or `expert_inner`)
   std::array<LoraPart, 3> parts;  // in the order of the projections
+};
+
+struct FfnAdapters {
+  LoraGroup gate_up;  // w1, w3
+  LoraGroup down;     // w2
 };
 
 // The adapters of one block: arguments of a layer's calls, so that several can share a base.
 struct BlockAdapters {
-  LoraGroup qkv;      // wq, wk, wv
-  LoraGroup o;        // wo
-  LoraGroup gate_up;  // w1, w3
-  LoraGroup down;     // w2
+  LoraGroup qkv;                     // wq, wk, wv
+  LoraGroup o;                       // wo
+  FfnAdapters ffn;                   // of a dense model
+  std::vector<FfnAdapters> experts;  // of a mixture of experts: each its own
 };
 
 struct LoraStoreOptions {
@@ -63,6 +70,7 @@ class LoraStore {
     int64_t cols = 0;
   };
   const std::vector<Tensor>& tensors() const { return tensors_; }  // in arena order
+  const Tensor* Find(const std::string& name) const;               // nullptr: has no such tensor
   int64_t size() const { return size_; }                           // elements of each arena
 
   // Flat arenas, all of the same layout. In fp32 the compute copy is the master itself.
@@ -74,21 +82,26 @@ class LoraStore {
   void ZeroGrad();
 
   const BlockAdapters& block(int64_t layer) const { return blocks_[static_cast<size_t>(layer)]; }
-  int64_t inner_cols() const { return inner_cols_; }  // columns of a block's `lora_inner` slot
-  int64_t bytes() const;                              // of all arenas
+  // Columns of the slots that hold x A of a block.
+  const LoraColumns& inner_cols() const { return inner_cols_; }
+  int64_t bytes() const;  // of all arenas
   const LoraStoreOptions& options() const { return options_; }
 
  private:
   struct GroupSpec;
   size_t training_size() const { return options_.training ? static_cast<size_t>(size_) : 0; }
+  void AddTensor(std::string name, int64_t rows, int64_t cols);
   void Plan(const ModelParams& params);
-  LoraGroup MakeGroup(int64_t layer, const GroupSpec& spec, int64_t inner_offset) const;
+  void PlanGroup(const ModelParams& params, const GroupSpec& spec);
+  LoraGroup MakeGroup(const GroupSpec& spec, int64_t inner_offset) const;
+  BlockAdapters MakeBlock(const ModelParams& params, int64_t layer) const;
   View ViewOf(const std::string& name, float* arena) const;
 
   LoraStoreOptions options_;
   std::vector<Tensor> tensors_;
+  std::unordered_map<std::string, size_t> by_name_;  // index into tensors_
   int64_t size_ = 0;
-  int64_t inner_cols_ = 0;
+  LoraColumns inner_cols_;
   AlignedFloats master_, grad_, moment1_, moment2_;
   std::vector<BlockAdapters> blocks_;
 };

@@ -32,10 +32,12 @@ Transformer::Transformer(WeightSource& weights,
 
 Saved Transformer::SavedOf(int64_t block, const Tile& tile) const {
   Saved saved = saved_[static_cast<size_t>(block)];
-  const auto narrow = [&](ActivationSlot slot, View& view) {
+  const auto narrow = [&](ActivationSlot slot, View& view, int64_t visits = 1) {
     const bool kept = slot == ActivationSlot::kInput || Keeps(PolicyOf(options_), slot);
-    view = kept ? view.Rows(tile.begin, tile.rows) : view.Rows(0, std::min(view.rows, tile.rows));
+    view = kept ? view.Rows(tile.begin * visits, tile.rows * visits)
+                : view.Rows(0, std::min(view.rows, tile.rows));
   };
+  const int64_t visits = ExpertsPerToken(params_);
   narrow(ActivationSlot::kInput, saved.input);
   narrow(ActivationSlot::kQ, saved.q);
   narrow(ActivationSlot::kK, saved.k);
@@ -43,9 +45,10 @@ Saved Transformer::SavedOf(int64_t block, const Tile& tile) const {
   narrow(ActivationSlot::kAttention, saved.attention);
   narrow(ActivationSlot::kLse, saved.lse);
   narrow(ActivationSlot::kResidual, saved.residual);
-  narrow(ActivationSlot::kGate, saved.gate);
-  narrow(ActivationSlot::kUp, saved.up);
+  narrow(ActivationSlot::kGate, saved.gate, visits);
+  narrow(ActivationSlot::kUp, saved.up, visits);
   narrow(ActivationSlot::kLoraInner, saved.lora_inner);
+  narrow(ActivationSlot::kLoraInner, saved.expert_inner, visits);
   return saved;
 }
 
@@ -65,7 +68,7 @@ BlockScratch Transformer::ScratchOf(int64_t rows) const {
 
 BlockContext Transformer::ContextOf(const Tile& tile,
                                     std::span<const int32_t> cu_k,
-                                    int64_t layer) const {
+                                    int64_t layer) {
   Dropout dropout = dropout_;
   dropout.layer = layer;
   if (dropout.probability > 0) {
@@ -83,7 +86,13 @@ BlockContext Transformer::ContextOf(const Tile& tile,
           .rotary_table = rotary_table_.data(),
           .scratch = ScratchOf(tile.rows),
           .policy = PolicyOf(options_),
-          .dropout = dropout};
+          .dropout = dropout,
+          .expert_rows = counts_routing_ ? ExpertRowsOf(layer) : std::span<int64_t>()};
+}
+
+std::span<int64_t> Transformer::ExpertRowsOf(int64_t layer) {
+  const size_t experts = expert_rows_.size() / saved_.size();
+  return std::span(expert_rows_).subspan(static_cast<size_t>(layer) * experts, experts);
 }
 
 void Transformer::SetTiles(std::span<const int32_t> cu_seqlens) {
@@ -185,7 +194,9 @@ double Transformer::ForwardBackward(const Rows& rows) {
   }
   const auto count = static_cast<int64_t>(rows.tokens.size());
   SetDropout(rows);
+  counts_routing_ = true;
   Forward(rows.tokens, rows.cu_seqlens);
+  counts_routing_ = false;
   const double sum = HeadLossBackward(kernels_,
                                       weights_.head(),
                                       static_cast<float>(params_.norm_eps),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A dense Mistral model with explicit forward and backward passes over packed documents.
+// A Mistral or Mixtral model with explicit forward and backward passes over packed documents.
 #pragma once
 
 #include <algorithm>
@@ -75,6 +75,11 @@ class Transformer {
   void ResetCache() { cache_used_ = 0; }
   int64_t cache_used() const { return cache_used_; }
 
+  // How many rows went to each expert in ForwardBackward's forward passes since ResetRouting
+  // [layers, experts]; empty for dense models.
+  std::span<const int64_t> expert_rows() const { return expert_rows_; }
+  void ResetRouting() { std::fill(expert_rows_.begin(), expert_rows_.end(), 0); }
+
   // The input of block i in the last Loss or AllLogits, i = n_layers being the final residual
   // stream. [T, D]; every policy keeps these. For tests.
   View Hidden(int64_t i) const { return inputs_[static_cast<size_t>(i)]; }
@@ -99,9 +104,11 @@ class Transformer {
   static RecomputePolicy PolicyOf(const TransformerOptions& options);
   void TakeMemory();
   void TakeWorkMemory();
+  void TakeExpertMemory(int64_t rows);
   Saved SavedOf(int64_t block, const Tile& tile) const;
   BlockScratch ScratchOf(int64_t rows) const;
-  BlockContext ContextOf(const Tile& tile, std::span<const int32_t> cu_k, int64_t layer) const;
+  BlockContext ContextOf(const Tile& tile, std::span<const int32_t> cu_k, int64_t layer);
+  std::span<int64_t> ExpertRowsOf(int64_t layer);
   void SetPositions(std::span<const int32_t> cu_seqlens);
   void SetTiles(std::span<const int32_t> cu_seqlens);
   void SetDropout(const Rows& rows);
@@ -125,6 +132,10 @@ class Transformer {
   Dropout dropout_;                   // of the chunk at work; probability 0 in forward passes alone
   std::vector<int64_t> row_pack_;     // [max_rows] what dropout_ points to
   std::vector<int32_t> row_in_pack_;  // [max_rows]
+
+  std::unique_ptr<Routing> routing_;  // of a mixture of experts
+  std::vector<int64_t> expert_rows_;  // [layers, experts]
+  bool counts_routing_ = false;       // while ForwardBackward runs forward
 
   // [layers]; kept slots have max_rows, the others are one tile's, shared by all layers.
   std::vector<Saved> saved_;

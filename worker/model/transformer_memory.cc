@@ -11,10 +11,11 @@ struct SlotShape {
   ActivationSlot slot;
   View Saved::*member;
   int64_t cols;
+  int64_t visits = 1;  // rows for each row of the chunk, where kept
 };
 
 // Views of the memory that blocks share: each may be rounded up to the arena's alignment.
-constexpr int64_t kMaxWorkViews = 16;
+constexpr int64_t kMaxWorkViews = 20;
 
 // Rows of an adapter's input that are dropped at a time.
 constexpr int64_t kDropoutRows = 128;
@@ -23,7 +24,8 @@ int64_t WidestInput(const ModelParams& p) {
   return std::max({p.dim, p.n_heads * p.head_dim, p.hidden_dim});
 }
 
-std::vector<SlotShape> Slots(const ModelParams& p, int64_t inner_cols) {
+std::vector<SlotShape> Slots(const ModelParams& p, const LoraColumns& inner) {
+  const int64_t visits = ExpertsPerToken(p);
   const int64_t q = p.n_heads * p.head_dim;
   const int64_t kv = p.n_kv_heads * p.head_dim;
   return {{ActivationSlot::kInput, &Saved::input, p.dim},
@@ -33,9 +35,15 @@ std::vector<SlotShape> Slots(const ModelParams& p, int64_t inner_cols) {
           {ActivationSlot::kAttention, &Saved::attention, q},
           {ActivationSlot::kLse, &Saved::lse, p.n_heads},
           {ActivationSlot::kResidual, &Saved::residual, p.dim},
-          {ActivationSlot::kGate, &Saved::gate, p.hidden_dim},
-          {ActivationSlot::kUp, &Saved::up, p.hidden_dim},
-          {ActivationSlot::kLoraInner, &Saved::lora_inner, inner_cols}};
+          {ActivationSlot::kGate, &Saved::gate, p.hidden_dim, visits},
+          {ActivationSlot::kUp, &Saved::up, p.hidden_dim, visits},
+          {ActivationSlot::kLoraInner, &Saved::lora_inner, inner.per_row},
+          {ActivationSlot::kLoraInner, &Saved::expert_inner, inner.per_expert, visits}};
+}
+
+// Of one tile: an MLP's slots are of the piece at work.
+bool IsOfPiece(const SlotShape& slot) {
+  return IsMlpSlot(slot.slot) || slot.member == &Saved::expert_inner;
 }
 
 int64_t Bytes(int64_t rows, int64_t cols) {
@@ -70,7 +78,7 @@ MemoryPlan Transformer::PlanMemory(const ModelParams& params,
     if (slot.slot == ActivationSlot::kInput) {
       plan.kept_activations += (KeepsInputs(options) ? params.n_layers : 0) * Bytes(t, slot.cols);
     } else if (Keeps(PolicyOf(options), slot.slot)) {
-      plan.kept_activations += params.n_layers * Bytes(t, slot.cols);
+      plan.kept_activations += params.n_layers * Bytes(t * slot.visits, slot.cols);
     }
   }
   plan.kept_activations += Bytes(t, params.dim);  // the final residual stream, then its gradient
@@ -102,7 +110,7 @@ void Transformer::TakeMemory() {
       if (is_input) {
         saved_[layer].input = inputs_[layer];
       } else if (Keeps(policy, slot.slot)) {
-        saved_[layer].*slot.member = arena_.Take(t, slot.cols);
+        saved_[layer].*slot.member = arena_.Take(t * slot.visits, slot.cols);
       }
     }
   }
@@ -143,7 +151,10 @@ void Transformer::TakeWorkMemory() {
   if (options_.training) {
     scratch_.dk = arena_.Take(tile, kv);
     scratch_.dv = arena_.Take(tile, kv);
-    scratch_.d_inner = arena_.Take(tile, adapters_.inner_cols());
+    scratch_.d_inner = arena_.Take(tile, adapters_.inner_cols().per_row);
+  }
+  if (params_.moe) {
+    TakeExpertMemory(MlpRows(tile));
   }
   for (const SlotShape& slot : Slots(params_, adapters_.inner_cols())) {
     if (slot.slot == ActivationSlot::kInput || Keeps(policy, slot.slot)) {
@@ -151,11 +162,22 @@ void Transformer::TakeWorkMemory() {
     }
     const View view = slot.slot == ActivationSlot::kResidual
                           ? scratch_.late_norm
-                          : arena_.Take(IsMlpSlot(slot.slot) ? MlpRows(tile) : tile, slot.cols);
+                          : arena_.Take(IsOfPiece(slot) ? MlpRows(tile) : tile, slot.cols);
     for (Saved& saved : saved_) {
       saved.*slot.member = view;
     }
   }
+}
+
+void Transformer::TakeExpertMemory(int64_t rows) {
+  scratch_.expert_rows = arena_.Take(rows, params_.dim);
+  scratch_.router = arena_.Take(rows, params_.moe->num_experts);
+  if (options_.training) {
+    scratch_.d_expert_inner = arena_.Take(rows, adapters_.inner_cols().per_expert);
+  }
+  routing_ = std::make_unique<Routing>(*params_.moe, rows);
+  scratch_.routing = routing_.get();
+  expert_rows_.resize(static_cast<size_t>(params_.n_layers * params_.moe->num_experts));
 }
 
 }  // namespace mft

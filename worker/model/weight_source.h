@@ -29,8 +29,15 @@ void MatMul(const KernelTable& kernels, View y, View x, const FrozenMat& w, floa
 // dx [T, in] = dy W + beta dx
 void MatMulT(const KernelTable& kernels, View dx, View dy, const FrozenMat& w, float beta);
 
+struct ExpertWeights {
+  FrozenMat w1, w2, w3;
+};
+
 struct BlockWeights {
-  FrozenMat wq, wk, wv, wo, w1, w2, w3;
+  FrozenMat wq, wk, wv, wo;
+  FrozenMat w1, w2, w3;                   // of a dense model
+  FrozenMat router;                       // [experts, D], and
+  std::vector<ExpertWeights> experts;     // of a mixture of experts
   const float* attention_norm = nullptr;  // [D] fp32
   const float* ffn_norm = nullptr;        // [D] fp32
 };
@@ -72,7 +79,7 @@ class WeightSource {
 
 // All weights in memory: fp32 tensors are used where the mapped file has them, bf16 ones are
 // widened into a copy. Checks names, shapes and dtypes of <model_dir>/consolidated.safetensors
-// against params.json. Mixture-of-experts models are UNIMPLEMENTED.
+// against params.json.
 Result<std::unique_ptr<WeightSource>> LoadResidentWeights(const std::string& model_dir);
 
 }  // namespace mft

@@ -18,19 +18,7 @@ class ResidentWeights final : public WeightSource {
              .output = Matrix("output.weight"),
              .norm = Vector("norm.weight")};
     for (int64_t layer = 0; layer < params_.n_layers; ++layer) {
-      const auto matrix = [&](const char* module) {
-        return Matrix(ProjectionName(layer, module) + ".weight");
-      };
-      blocks_.push_back(
-          {.wq = matrix("wq"),
-           .wk = matrix("wk"),
-           .wv = matrix("wv"),
-           .wo = matrix("wo"),
-           .w1 = matrix("w1"),
-           .w2 = matrix("w2"),
-           .w3 = matrix("w3"),
-           .attention_norm = Vector(StrCat("layers.", layer, ".attention_norm.weight")),
-           .ffn_norm = Vector(StrCat("layers.", layer, ".ffn_norm.weight"))});
+      blocks_.push_back(Block(layer));
     }
   }
 
@@ -42,6 +30,33 @@ class ResidentWeights final : public WeightSource {
   int64_t resident_bytes() const override { return resident_bytes_; }
 
  private:
+  BlockWeights Block(int64_t layer) {
+    const auto matrix = [&](const char* module) {
+      return Matrix(ProjectionName(layer, module) + ".weight");
+    };
+    BlockWeights block;
+    block.wq = matrix("wq");
+    block.wk = matrix("wk");
+    block.wv = matrix("wv");
+    block.wo = matrix("wo");
+    block.attention_norm = Vector(StrCat("layers.", layer, ".attention_norm.weight"));
+    block.ffn_norm = Vector(StrCat("layers.", layer, ".ffn_norm.weight"));
+    if (!params_.moe) {
+      block.w1 = matrix("w1");
+      block.w2 = matrix("w2");
+      block.w3 = matrix("w3");
+      return block;
+    }
+    block.router = Matrix(RouterName(layer));
+    for (int64_t expert = 0; expert < params_.moe->num_experts; ++expert) {
+      const auto of_expert = [&](const char* module) {
+        return Matrix(ExpertProjectionName(layer, expert, module) + ".weight");
+      };
+      block.experts.push_back({of_expert("w1"), of_expert("w2"), of_expert("w3")});
+    }
+    return block;
+  }
+
   FrozenMat Matrix(const std::string& name) {
     const TensorEntry& tensor = *file_->Find(name);
     return {MatrixView(Floats(tensor), tensor.shape[0], tensor.shape[1]),
@@ -97,10 +112,6 @@ void MatMulT(const KernelTable& kernels, View dx, View dy, const FrozenMat& w, f
 
 Result<std::unique_ptr<WeightSource>> LoadResidentWeights(const std::string& model_dir) {
   MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(model_dir));
-  if (params.moe) {
-    return Unimplemented(StrCat(
-        model_dir, "/params.json: mixture-of-experts models cannot be trained by this version"));
-  }
   MFT_ASSIGN_OR_RETURN(const std::string path, FindModelWeights(model_dir));
   MFT_ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(path));
   MFT_RETURN_IF_ERROR(CheckTensors(*file, ModelTensors(params)));

@@ -18,10 +18,8 @@ using Bytes = std::vector<std::byte>;
 
 // data null: that projection has no adapter.
 View MatrixOf(LoraStore& adapters, const std::string& name) {
-  const auto& tensors = adapters.tensors();
-  const auto found = std::find_if(
-      tensors.begin(), tensors.end(), [&](const LoraStore::Tensor& t) { return t.name == name; });
-  return found == tensors.end()
+  const LoraStore::Tensor* found = adapters.Find(name);
+  return found == nullptr
              ? View{}
              : MatrixView(adapters.master().data() + found->offset, found->rows, found->cols);
 }

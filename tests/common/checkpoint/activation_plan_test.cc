@@ -14,7 +14,7 @@ const std::vector<std::string> kAllModules = {"wq", "wk", "wv", "wo", "w1", "w2"
 
 double MiBPerToken(RecomputePolicy policy) {
   const ModelParams params = Mistral7B();
-  const int64_t columns = LoraInnerColumns(params, 64, kAllModules);
+  const LoraColumns columns = LoraInnerColumns(params, 64, kAllModules);
   return static_cast<double>(KeptBytesPerToken(policy, params, columns, 2) * params.n_layers) /
          (1 << 20);
 }
@@ -33,10 +33,24 @@ TEST(ActivationPlan, ListsEachSlotOnceInOrder) {
 
 TEST(ActivationPlan, CountsTheExpertsThatATokenVisits) {
   ModelParams params = Mistral7B();
-  const int64_t dense = KeptBytesPerToken(RecomputePolicy::kNothing, params, 0, 2);
+  const int64_t dense = KeptBytesPerToken(RecomputePolicy::kNothing, params, {}, 2);
   params.moe = MoeParams{};
-  EXPECT_EQ(KeptBytesPerToken(RecomputePolicy::kNothing, params, 0, 2) - dense, 2 * 14336 * 2);
-  EXPECT_EQ(LoraInnerColumns(params, 8, kAllModules), 8 * (4 + 3 * 2));
+  EXPECT_EQ(KeptBytesPerToken(RecomputePolicy::kNothing, params, {}, 2) - dense, 2 * 14336 * 2);
+  const LoraColumns lora = LoraInnerColumns(params, 8, kAllModules);
+  EXPECT_EQ(lora.per_row, 8 * 4);
+  EXPECT_EQ(lora.per_expert, 8 * 3);
+  EXPECT_EQ(lora.PerToken(params), 8 * (4 + 3 * 2));
+}
+
+// Experts work one after the other: one gate, up and SiLU(gate) * up, whatever their number.
+TEST(ActivationPlan, WorksWithOneExpertAtATime) {
+  ModelParams params = Mistral7B();
+  const LoraColumns dense = LoraInnerColumns(params, 8, kAllModules);
+  const int64_t before = WorkBytes(RecomputePolicy::kBlock, params, dense, 4, 512);
+  params.moe = MoeParams{};
+  const LoraColumns lora = LoraInnerColumns(params, 8, kAllModules);
+  EXPECT_EQ(WorkBytes(RecomputePolicy::kBlock, params, lora, 4, 512) - before,
+            512 * 4 * (params.dim + 8));  // rows of one expert, logits of the router
 }
 
 }  // namespace

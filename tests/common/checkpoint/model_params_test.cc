@@ -131,5 +131,19 @@ TEST(ModelParams, NamesEveryTensor) {
   EXPECT_EQ(LoraTensors(params, 64, {"wk"})[1].shape, (std::vector<int64_t>{1024, 64}));
 }
 
+TEST(ModelParams, NamesEveryTensorOfEveryExpert) {
+  ModelParams params = Read(k7B).value();
+  params.moe = MoeParams{.num_experts = 8, .num_experts_per_tok = 2};
+  EXPECT_EQ(ModelTensors(params).size(), 3U + 32U * (4U + 3U * 8U + 1U + 2U));
+  EXPECT_EQ(ProjectionNames(params, 3, "w2")[7], "layers.3.feed_forward.experts.7.w2");
+  EXPECT_EQ(ProjectionNames(params, 3, "wo"), std::vector<std::string>{"layers.3.attention.wo"});
+  EXPECT_EQ(RouterName(3), "layers.3.feed_forward.gate.weight");
+  const auto adapters = LoraTensors(params, 64, {"wq", "w1"});
+  EXPECT_EQ(adapters.size(), 32U * 2U * (1U + 8U));
+  EXPECT_EQ(adapters[3].name, "layers.0.feed_forward.experts.0.w1.lora_B.weight");
+  EXPECT_EQ(LoraParameters(params, 64, {"w1"}), 4 * ActiveLoraParameters(params, 64, {"w1"}));
+  EXPECT_EQ(LoraParameters(params, 64, {"wq"}), ActiveLoraParameters(params, 64, {"wq"}));
+}
+
 }  // namespace
 }  // namespace mft

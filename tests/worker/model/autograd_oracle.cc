@@ -12,10 +12,13 @@
 #include <ATen/ops/mean.h>
 #include <ATen/ops/repeat_interleave.h>
 #include <ATen/ops/rsqrt.h>
+#include <ATen/ops/scatter.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/topk.h>
 #include <ATen/ops/triu.h>
+#include <ATen/ops/zeros_like.h>
 
 namespace mft::testing {
 
@@ -93,13 +96,13 @@ at::Tensor BlockOracle(const ModelParams& params,
                        double scale,
                        const at::Tensor& x,
                        std::span<const int32_t> cu_seqlens) {
-  const auto linear = [&](const char* module, const FrozenMat& w, const at::Tensor& input) {
+  const auto linear = [&](const std::string& module, const FrozenMat& w, const at::Tensor& input) {
     const at::Tensor y = at::matmul(input, ToTensor(w.data).t());
-    const auto a = adapters.find(std::string(module) + ".lora_A.weight");
+    const auto a = adapters.find(module + ".lora_A.weight");
     if (a == adapters.end()) {
       return y;
     }
-    const at::Tensor& b = adapters.at(std::string(module) + ".lora_B.weight");
+    const at::Tensor& b = adapters.at(module + ".lora_B.weight");
     return y + scale * at::matmul(at::matmul(input, a->second.t()), b.t());
   };
   const at::Tensor norm = RmsNorm(x, weights.attention_norm, params.norm_eps);
@@ -120,8 +123,25 @@ at::Tensor BlockOracle(const ModelParams& params,
   }
   const at::Tensor h = x + linear("wo", weights.wo, at::cat(documents));
   const at::Tensor n = RmsNorm(h, weights.ffn_norm, params.norm_eps);
-  const at::Tensor act = at::silu(linear("w1", weights.w1, n)) * linear("w3", weights.w3, n);
-  return h + linear("w2", weights.w2, act);
+  const auto ffn = [&](const std::string& prefix, const auto& w) {
+    const at::Tensor act =
+        at::silu(linear(prefix + "w1", w.w1, n)) * linear(prefix + "w3", w.w3, n);
+    return linear(prefix + "w2", w.w2, act);
+  };
+  if (!params.moe) {
+    return h + ffn("", weights);
+  }
+  // Every expert on every row, and most of them masked: what the code under test never does.
+  const at::Tensor logits = at::matmul(n, ToTensor(weights.router.data).t());
+  const auto [best, chosen] = logits.topk(params.moe->num_experts_per_tok);
+  const at::Tensor share = at::zeros_like(logits).scatter(-1, chosen, at::softmax(best, -1));
+  at::Tensor out = h;
+  for (size_t e = 0; e < weights.experts.size(); ++e) {
+    const std::string prefix = "experts." + std::to_string(e) + ".";
+    out = out +
+          share.select(1, static_cast<int64_t>(e)).unsqueeze(1) * ffn(prefix, weights.experts[e]);
+  }
+  return out;
 }
 
 at::Tensor LossOracle(const HeadWeights& head,

@@ -14,7 +14,7 @@
 
 namespace mft::testing {
 
-// The adapters of one block as leaves: "wq.lora_A.weight" and so on.
+// The adapters of one block as leaves: "wq.lora_A.weight", "experts.1.w2.lora_B.weight" and so on.
 using AdapterLeaves = std::map<std::string, at::Tensor>;
 AdapterLeaves LeavesOf(LoraStore& store, int64_t layer);
 

@@ -3,6 +3,7 @@
 // differences of its loss.
 #include <array>
 #include <cmath>
+#include <optional>
 
 #include <gtest/gtest.h>
 
@@ -30,7 +31,10 @@ double RelativeError(std::span<const float> actual, const at::Tensor& expected) 
   return values.size() == actual.size() && !std::isnan(error) ? error / scale : INFINITY;
 }
 
-ModelParams Params(int64_t heads, int64_t kv_heads, int64_t head_dim) {
+ModelParams Params(int64_t heads,
+                   int64_t kv_heads,
+                   int64_t head_dim,
+                   std::optional<MoeParams> moe = std::nullopt) {
   ModelParams params;
   params.dim = 32;
   params.n_layers = 2;
@@ -40,6 +44,7 @@ ModelParams Params(int64_t heads, int64_t kv_heads, int64_t head_dim) {
   params.hidden_dim = 44;
   params.vocab_size = 96;
   params.rope_theta = 1e4;
+  params.moe = moe;
   return params;
 }
 
@@ -50,7 +55,10 @@ constexpr int64_t kMlpRows = 9;
 // Memory of one block's slots and scratch, all kept; scratch shared as block.h says.
 class BlockMemory {
  public:
-  BlockMemory(const ModelParams& p, int64_t inner) : arena_(1 << 20) {
+  BlockMemory(const ModelParams& p, const LoraColumns& inner)
+      : arena_(1 << 20), routing_(p.moe.value_or(MoeParams{}), kMlpRows) {
+    const int64_t visits = ExpertsPerToken(p);
+    const int64_t experts = p.moe ? p.moe->num_experts : 0;
     const int64_t q = p.n_heads * p.head_dim;
     const int64_t kv = p.n_kv_heads * p.head_dim;
     saved = {.input = Take(p.dim),
@@ -60,9 +68,10 @@ class BlockMemory {
              .attention = Take(q),
              .lse = Take(p.n_heads),
              .residual = Take(p.dim),
-             .gate = Take(p.hidden_dim),
-             .up = Take(p.hidden_dim),
-             .lora_inner = Take(inner)};
+             .gate = arena_.Take(kRows * visits, p.hidden_dim),
+             .up = arena_.Take(kRows * visits, p.hidden_dim),
+             .lora_inner = Take(inner.per_row),
+             .expert_inner = arena_.Take(kRows * visits, inner.per_expert)};
     const View first = Take(std::max(p.dim, q));
     const View second = Take(std::max(p.dim, q));
     scratch = {.norm = first.Cols(0, p.dim),
@@ -71,8 +80,12 @@ class BlockMemory {
                .late_norm = second.Cols(0, p.dim),
                .dk = Take(kv),
                .dv = Take(kv),
-               .d_inner = Take(inner),
-               .act = arena_.Take(kMlpRows, p.hidden_dim)};
+               .d_inner = Take(inner.per_row),
+               .act = arena_.Take(kMlpRows, p.hidden_dim),
+               .expert_rows = arena_.Take(kMlpRows, p.dim),
+               .router = arena_.Take(kMlpRows, experts),
+               .d_expert_inner = arena_.Take(kMlpRows, inner.per_expert),
+               .routing = &routing_};
     out = Take(p.dim);
     dx = Take(p.dim);
   }
@@ -83,6 +96,7 @@ class BlockMemory {
  private:
   View Take(int64_t cols) { return arena_.Take(kRows, cols); }
   Arena arena_;
+  Routing routing_;
 };
 
 std::span<float> Values(View view) {
@@ -93,13 +107,14 @@ struct BlockCase {
   const char* name;
   int64_t heads, kv_heads, head_dim;
   std::vector<std::string> modules;
+  std::optional<MoeParams> moe = std::nullopt;
 };
 
 class BlockBackwardTest : public ::testing::TestWithParam<BlockCase> {};
 
 TEST_P(BlockBackwardTest, IsThatOfAutograd) {
   const BlockCase& c = GetParam();
-  const ModelParams params = Params(c.heads, c.kv_heads, c.head_dim);
+  const ModelParams params = Params(c.heads, c.kv_heads, c.head_dim, c.moe);
   RandomWeights weights(params, 0.3F);
   LoraStore store(params, {.rank = 4, .scaling = 1.5, .target_modules = c.modules});
   Noise noise(7);
@@ -136,30 +151,40 @@ TEST_P(BlockBackwardTest, IsThatOfAutograd) {
   BlockBackward(context, *lease, store.block(0), memory.saved, memory.dx, true);
   EXPECT_LT(RelativeError(Values(memory.dx), x.grad()), kTolerance);
   size_t compared = 0;
+  const std::string prefix = "layers.0.";
   for (const LoraStore::Tensor& tensor : store.tensors()) {
     const std::span<const float> grad = store.grad().subspan(
         static_cast<size_t>(tensor.offset), static_cast<size_t>(tensor.rows * tensor.cols));
     for (const auto& [name, leaf] : leaves) {
-      if (tensor.name.starts_with("layers.0.") && tensor.name.ends_with("." + name)) {
+      if (tensor.name == prefix + "attention." + name ||
+          tensor.name == prefix + "feed_forward." + name) {
         EXPECT_LT(RelativeError(grad, leaf.grad()), kTolerance) << tensor.name;
         ++compared;
       }
     }
   }
-  EXPECT_EQ(compared, 2 * c.modules.size());
+  EXPECT_EQ(compared, leaves.size());
+  EXPECT_EQ(compared, LoraTensors(params, 4, c.modules).size() / 2);  // of one of two layers
 }
 
 const std::vector<std::string> kAll = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"};
 
-INSTANTIATE_TEST_SUITE_P(Shapes,
-                         BlockBackwardTest,
-                         ::testing::Values(BlockCase{"GroupedHeads", 4, 2, 8, kAll},
-                                           BlockCase{"WideHeads", 3, 1, 24, kAll},
-                                           BlockCase{"AttentionOnly", 4, 4, 8, {"wq", "wv"}},
-                                           BlockCase{"MlpOnly", 4, 2, 8, {"w2", "w3"}},
-                                           BlockCase{"OutputsOnly", 4, 2, 8, {"wo", "w1"}},
-                                           BlockCase{"NoAdapter", 4, 2, 8, {}}),
-                         [](const auto& shape) { return shape.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Shapes,
+    BlockBackwardTest,
+    ::testing::Values(BlockCase{"GroupedHeads", 4, 2, 8, kAll},
+                      BlockCase{"WideHeads", 3, 1, 24, kAll},
+                      BlockCase{"AttentionOnly", 4, 4, 8, {"wq", "wv"}},
+                      BlockCase{"MlpOnly", 4, 2, 8, {"w2", "w3"}},
+                      BlockCase{"OutputsOnly", 4, 2, 8, {"wo", "w1"}},
+                      BlockCase{"NoAdapter", 4, 2, 8, {}},
+                      BlockCase{"Experts", 4, 2, 8, kAll, MoeParams{4, 2}},
+                      BlockCase{"OneExpertOfMany", 4, 2, 8, kAll, MoeParams{7, 1}},
+                      BlockCase{"EveryExpert", 4, 2, 8, kAll, MoeParams{3, 3}},
+                      BlockCase{"ExpertsOutputs", 4, 2, 8, {"w2"}, MoeParams{5, 2}},
+                      BlockCase{"ExpertsInputs", 4, 2, 8, {"wq", "w1"}, MoeParams{5, 3}},
+                      BlockCase{"ExpertsFrozen", 4, 2, 8, {"wv"}, MoeParams{4, 2}}),
+    [](const auto& shape) { return shape.param.name; });
 
 TEST(HeadLoss, IsThatOfAutogradForEveryChunking) {
   const ModelParams params = Params(4, 2, 8);
@@ -194,8 +219,12 @@ TEST(HeadLoss, IsThatOfAutogradForEveryChunking) {
 
 // (loss(w + s d) - loss(w - s d)) / 2s is the gradient along d, for directions that touch one kind
 // of tensor at a time.
-TEST(Gradient, OfTheWholeModelIsThatOfFiniteDifferences) {
-  const ModelParams params = Params(4, 2, 8);
+// Of the experts all are chosen: where a difference changes the choice, there is no gradient. (The
+// choice itself: the blocks above, and FirstStep in fixture_test.cc.)
+class Gradient : public ::testing::TestWithParam<std::optional<MoeParams>> {};
+
+TEST_P(Gradient, OfTheWholeModelIsThatOfFiniteDifferences) {
+  const ModelParams params = Params(4, 2, 8, GetParam());
   RandomWeights weights(params, 0.3F);
   LoraStore store(params, {.rank = 4, .scaling = 1.5, .target_modules = kAll});
   Noise noise(11);
@@ -234,6 +263,11 @@ TEST(Gradient, OfTheWholeModelIsThatOfFiniteDifferences) {
     EXPECT_NEAR((losses[0] - losses[1]) / (2 * step) / along, 1, 5e-3) << tensor.name;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Models,
+                         Gradient,
+                         ::testing::Values(std::nullopt, MoeParams{3, 3}),
+                         [](const auto& moe) { return moe.param ? "Experts" : "Dense"; });
 
 }  // namespace
 }  // namespace mft

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cmath>
+#include <optional>
 
 #include <gtest/gtest.h>
 
@@ -17,14 +18,15 @@ using testing::RandomWeights;
 
 const std::vector<std::string> kAll = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"};
 
-ModelParams Params() {
+ModelParams Params(std::optional<MoeParams> moe) {
   return {.dim = 32,
           .n_layers = 2,
           .head_dim = 24,
           .hidden_dim = 44,
           .n_heads = 2,
           .n_kv_heads = 1,
-          .vocab_size = 96};
+          .vocab_size = 96,
+          .moe = moe};
 }
 
 // One chunk of documents of two packs.
@@ -51,15 +53,18 @@ struct Data {
 };
 
 struct Model {
-  RandomWeights weights{Params(), 0.3F};
-  LoraStore store{Params(), {.rank = 4, .scaling = 1.5, .target_modules = kAll}};
+  RandomWeights weights;
+  LoraStore store;
   Transformer transformer;
 
   Model(double dropout,
         int64_t max_rows,
         RecomputePolicy policy = RecomputePolicy::kBlock,
-        uint64_t seed = 3)
-      : transformer(weights,
+        uint64_t seed = 3,
+        std::optional<MoeParams> moe = std::nullopt)
+      : weights(Params(moe), 0.3F),
+        store(Params(moe), {.rank = 4, .scaling = 1.5, .target_modules = kAll}),
+        transformer(weights,
                     store,
                     CpuKernels(),
                     {.policy = policy,
@@ -77,9 +82,18 @@ struct Model {
   }
 };
 
-TEST(Dropout, GradientIsThatOfFiniteDifferences) {
+// Dense, and a mixture of experts; all of them chosen where a difference must not change the
+// choice.
+class DropoutOfModels : public ::testing::TestWithParam<std::optional<MoeParams>> {};
+
+INSTANTIATE_TEST_SUITE_P(Models,
+                         DropoutOfModels,
+                         ::testing::Values(std::nullopt, MoeParams{3, 3}),
+                         [](const auto& moe) { return moe.param ? "Experts" : "Dense"; });
+
+TEST_P(DropoutOfModels, GradientIsThatOfFiniteDifferences) {
   const Data data({0, 5, 6, 23});
-  Model model(0.4, 23);
+  Model model(0.4, 23, RecomputePolicy::kBlock, 3, GetParam());
   const std::vector<float> grad = model.Gradient(data.rows(9));
   const std::vector<float> start(model.store.master().begin(), model.store.master().end());
   for (const LoraStore::Tensor& tensor : model.store.tensors()) {
@@ -103,12 +117,12 @@ TEST(Dropout, GradientIsThatOfFiniteDifferences) {
   }
 }
 
-TEST(Dropout, MasksAreTheSameWhateverIsKeptAndInEveryTile) {
+TEST_P(DropoutOfModels, MasksAreTheSameWhateverIsKeptAndInEveryTile) {
   const Data data({0, 300, 450, 900, 1400, 1500});
   std::vector<std::vector<float>> grads;
   for (const auto policy :
        {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
-    Model model(0.25, 1500, policy);
+    Model model(0.25, 1500, policy, 3, GetParam());
     grads.push_back(model.Gradient(data.rows(2)));
   }
   EXPECT_EQ(grads[0], grads[1]);
@@ -116,11 +130,11 @@ TEST(Dropout, MasksAreTheSameWhateverIsKeptAndInEveryTile) {
 }
 
 // A document a call, in another order: other sums of the same terms.
-TEST(Dropout, MasksDoNotDependOnChunks) {
+TEST_P(DropoutOfModels, MasksDoNotDependOnChunks) {
   const Data data({0, 9, 30, 41, 64});
-  Model whole(0.25, 64);
+  Model whole(0.25, 64, RecomputePolicy::kBlock, 3, GetParam());
   const std::vector<float> expected = whole.Gradient(data.rows(5));
-  Model single(0.25, 64);
+  Model single(0.25, 64, RecomputePolicy::kBlock, 3, GetParam());
   single.store.ZeroGrad();
   for (const size_t s : {3, 0, 2, 1}) {
     const auto first = static_cast<size_t>(data.cu_seqlens[s]);
@@ -142,6 +156,26 @@ TEST(Dropout, MasksDoNotDependOnChunks) {
     scale = std::max(scale, std::abs(static_cast<double>(expected[i])));
   }
   EXPECT_LT(difference, 1e-5 * scale);
+}
+
+TEST(Dropout, EveryExpertHasItsOwnMask) {
+  const std::vector<float> ones(64, 1);
+  std::vector<float> scratch(64);
+  const std::vector<int64_t> pack = {3};
+  const std::vector<int32_t> row = {5};
+  const auto dropped = [&](int64_t expert) {
+    const Dropout dropout{.probability = 0.5,
+                          .expert = expert,
+                          .pack = pack.data(),
+                          .row = row.data(),
+                          .scratch = MatrixView(scratch.data(), 1, 64)};
+    const InputDropout at(CpuKernels(), dropout, DropoutSite::kGateUp, 0);
+    at.Dropped(MatrixView(const_cast<float*>(ones.data()), 1, 64), 0, 1);
+    return scratch;
+  };
+  EXPECT_EQ(dropped(0), dropped(0));
+  EXPECT_NE(dropped(0), dropped(1));
+  EXPECT_NE(dropped(0), dropped(-1));
 }
 
 TEST(Dropout, StepSeedAndPackChangeTheMasks) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
+#include <optional>
 
 #include <gtest/gtest.h>
 
@@ -35,7 +36,9 @@ TEST_P(Activations, AreThoseOfTheReference) {
   ExpectNear(logits, testing::FloatsOf(*expected->Find("logits")), 1e-4, "logits");
 }
 
-INSTANTIATE_TEST_SUITE_P(Fixtures, Activations, ::testing::Values("dense", "extended/dense-tiny"));
+INSTANTIATE_TEST_SUITE_P(Fixtures,
+                         Activations,
+                         ::testing::Values("dense", "extended/dense-tiny", "extended/moe-tiny"));
 
 struct GradCase {
   const char* folder;
@@ -89,13 +92,20 @@ INSTANTIATE_TEST_SUITE_P(
                       GradCase{"extended/dense-tiny", "reference", RecomputePolicy::kMlp},
                       GradCase{"extended/dense-headdim", "token", RecomputePolicy::kBlock},
                       GradCase{"extended/dense-headdim", "reference", RecomputePolicy::kNothing},
-                      GradCase{"extended/empty-microbatch", "token", RecomputePolicy::kNothing}));
+                      GradCase{"extended/empty-microbatch", "token", RecomputePolicy::kNothing},
+                      GradCase{"moe", "token", RecomputePolicy::kNothing},
+                      GradCase{"moe", "reference", RecomputePolicy::kBlock},
+                      GradCase{"extended/moe-tiny", "token", RecomputePolicy::kMlp},
+                      GradCase{"extended/moe-tiny", "reference", RecomputePolicy::kNothing},
+                      GradCase{"extended/moe-tiny", "token", RecomputePolicy::kBlock}));
 
-TEST(Recompute, PoliciesGiveTheSameGradientsBitwise) {
+class Recompute : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Recompute, PoliciesGiveTheSameGradientsBitwise) {
   std::vector<std::vector<float>> grads;
   for (const auto policy :
        {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
-    FixtureModel fixture("extended/dense-tiny", {.policy = policy});
+    FixtureModel fixture(GetParam(), {.policy = policy});
     const FixtureBatch batch = BatchOf(testing::ReadJsonLines(fixture.dir + "/batches.jsonl")[0]);
     fixture.model->ForwardBackward(batch.rows());
     grads.emplace_back(fixture.store->grad().begin(), fixture.store->grad().end());
@@ -104,9 +114,15 @@ TEST(Recompute, PoliciesGiveTheSameGradientsBitwise) {
   EXPECT_EQ(grads[0], grads[2]);
 }
 
+INSTANTIATE_TEST_SUITE_P(Fixtures,
+                         Recompute,
+                         ::testing::Values("extended/dense-tiny", "extended/moe-tiny"));
+
+class Tiles : public ::testing::TestWithParam<std::optional<MoeParams>> {};
+
 // Several tiles and several pieces of an MLP, a document longer than a target tile among short
 // ones.
-TEST(Recompute, TilesGiveTheSameGradientsWhateverIsKept) {
+TEST_P(Tiles, GiveTheSameGradientsWhateverIsKept) {
   constexpr int32_t kRows = 1900;
   const ModelParams params{.dim = 32,
                            .n_layers = 2,
@@ -114,7 +130,8 @@ TEST(Recompute, TilesGiveTheSameGradientsWhateverIsKept) {
                            .hidden_dim = 44,
                            .n_heads = 2,
                            .n_kv_heads = 1,
-                           .vocab_size = 96};
+                           .vocab_size = 96,
+                           .moe = GetParam()};
   testing::RandomWeights weights(params, 0.3F);
   const std::vector<int32_t> documents = {0, 100, 450, 500, 1200, 1201, 1500, kRows};
   std::vector<int32_t> tokens(kRows);
@@ -160,8 +177,15 @@ TEST(Recompute, TilesGiveTheSameGradientsWhateverIsKept) {
   EXPECT_LT(difference, 1e-5 * scale);
 }
 
-TEST(Adapter, WithBZeroChangesNothing) {
-  FixtureModel fixture("dense");
+INSTANTIATE_TEST_SUITE_P(Models,
+                         Tiles,
+                         ::testing::Values(std::nullopt, MoeParams{5, 2}),
+                         [](const auto& moe) { return moe.param ? "Experts" : "Dense"; });
+
+class Adapter : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Adapter, WithBZeroChangesNothing) {
+  FixtureModel fixture(GetParam());
   const FixtureBatch batch = BatchOf(testing::ReadJsonLines(fixture.dir + "/batches.jsonl")[0]);
   for (const LoraStore::Tensor& tensor : fixture.store->tensors()) {
     if (tensor.name.ends_with("lora_B.weight")) {
@@ -182,8 +206,12 @@ TEST(Adapter, WithBZeroChangesNothing) {
   EXPECT_EQ(adapted, plain);
 }
 
-TEST(KvCache, ExtendingTokenByTokenGivesTheLogitsOfOnePass) {
-  FixtureModel fixture("extended/dense-headdim");
+INSTANTIATE_TEST_SUITE_P(Fixtures, Adapter, ::testing::Values("dense", "moe"));
+
+class KvCache : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(KvCache, ExtendingTokenByTokenGivesTheLogitsOfOnePass) {
+  FixtureModel fixture(GetParam());
   const std::vector<int32_t> tokens = {1, 5, 9, 200, 17, 3, 44, 12, 101};
   const auto vocab = static_cast<size_t>(fixture.weights->params().vocab_size);
   std::vector<float> all(tokens.size() * vocab);
@@ -203,6 +231,10 @@ TEST(KvCache, ExtendingTokenByTokenGivesTheLogitsOfOnePass) {
   }
   EXPECT_THROW(chat.Extend(std::vector<int32_t>(8, 1), logits), std::length_error);
 }
+
+INSTANTIATE_TEST_SUITE_P(Fixtures,
+                         KvCache,
+                         ::testing::Values("extended/dense-headdim", "extended/moe-tiny"));
 
 }  // namespace
 }  // namespace mft

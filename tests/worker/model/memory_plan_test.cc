@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The model takes what activation_plan.h says, which the daemon's estimate uses as well.
+#include <optional>
+
 #include <gtest/gtest.h>
 
 #include "common/checkpoint/activation_plan.h"
@@ -8,8 +10,16 @@
 namespace mft {
 namespace {
 
-TEST(MemoryPlan, IsThatOfTheSharedTable) {
+class MemoryPlans : public ::testing::TestWithParam<std::optional<MoeParams>> {};
+
+INSTANTIATE_TEST_SUITE_P(Models,
+                         MemoryPlans,
+                         ::testing::Values(std::nullopt, MoeParams{8, 2}),
+                         [](const auto& moe) { return moe.param ? "Experts" : "Dense"; });
+
+TEST_P(MemoryPlans, AreThoseOfTheSharedTable) {
   ModelParams params;
+  params.moe = GetParam();
   params.dim = 64;
   params.n_layers = 3;
   params.head_dim = 16;
@@ -19,7 +29,7 @@ TEST(MemoryPlan, IsThatOfTheSharedTable) {
   params.vocab_size = 512;
   const std::vector<std::string> modules = {"wq", "wv", "wo", "w2"};
   const LoraStore adapters(params, {.rank = 16, .target_modules = modules});
-  const int64_t columns = LoraInnerColumns(params, 16, modules);
+  const LoraColumns columns = LoraInnerColumns(params, 16, modules);
   constexpr int64_t kRows = 2048;
   constexpr int64_t kLongest = 700;
   const auto near = [](int64_t bytes) { return static_cast<double>(bytes) * 0.01; };  // alignment
@@ -50,8 +60,8 @@ TEST(MemoryPlan, CountsEachPieceOfSharedMemoryOnce) {
                        64  // norm and dq, residual and d_attention; dk, dv; d_inner
                        + 64 + 2 * 32 + 64 + 4 + 64;  // q; k, v; attention; lse; x A
   const int64_t mlp = 3 * 160;                       // act, gate, up
-  EXPECT_EQ(WorkBytes(RecomputePolicy::kBlock, params, 64, 4, 700), 4 * (700 * tile + 512 * mlp));
-  EXPECT_EQ(WorkBytes(RecomputePolicy::kNothing, params, 64, 4, 300),
+  EXPECT_EQ(WorkBytes(RecomputePolicy::kBlock, params, {64}, 4, 700), 4 * (700 * tile + 512 * mlp));
+  EXPECT_EQ(WorkBytes(RecomputePolicy::kNothing, params, {64}, 4, 300),
             4 * (300 * (2 * 64 + 2 * 32 + 64) + 300 * 160));
 }
 

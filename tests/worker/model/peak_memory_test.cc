@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a step really takes, as the kernel counts it (VmHWM), against the plan.
 #include <fstream>
+#include <optional>
 #include <string>
+#include <tuple>
 
 #include <gtest/gtest.h>
 
@@ -28,7 +30,7 @@ bool ResetPeak() {
   return clear.good();
 }
 
-ModelParams Params() {
+ModelParams Params(std::optional<MoeParams> moe) {
   ModelParams params;
   params.dim = 128;
   params.n_layers = 4;
@@ -38,14 +40,17 @@ ModelParams Params() {
   params.hidden_dim = 352;
   params.vocab_size = 32000;
   params.rope_theta = 1e4;
+  params.moe = moe;
   return params;
 }
 
-class PeakMemory : public ::testing::TestWithParam<RecomputePolicy> {};
+class PeakMemory
+    : public ::testing::TestWithParam<std::tuple<RecomputePolicy, std::optional<MoeParams>>> {};
 
 TEST_P(PeakMemory, StaysWithinThePlan) {
   constexpr int64_t kRows = 4096;
-  testing::RandomWeights weights(Params());
+  const auto& [policy, moe] = GetParam();
+  testing::RandomWeights weights(Params(moe));
   std::vector<int32_t> tokens(kRows, 5);
   const std::vector<float> row_weight(kRows, 1.0F / kRows);
   std::vector<int32_t> cu_seqlens;
@@ -58,10 +63,8 @@ TEST_P(PeakMemory, StaysWithinThePlan) {
   const int64_t before = StatusBytes("VmRSS");
   LoraStore store(weights.params(),
                   {.rank = 16, .target_modules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"}});
-  Transformer model(weights,
-                    store,
-                    CpuKernels(),
-                    {.policy = GetParam(), .max_rows = kRows, .max_positions = 128});
+  Transformer model(
+      weights, store, CpuKernels(), {.policy = policy, .max_rows = kRows, .max_positions = 128});
   model.ForwardBackward({tokens, tokens, row_weight, cu_seqlens});
   const int64_t peak = StatusBytes("VmHWM") - before;
   const MemoryPlan& plan = model.plan();
@@ -79,9 +82,10 @@ TEST_P(PeakMemory, StaysWithinThePlan) {
 
 INSTANTIATE_TEST_SUITE_P(Policies,
                          PeakMemory,
-                         ::testing::Values(RecomputePolicy::kNothing,
-                                           RecomputePolicy::kMlp,
-                                           RecomputePolicy::kBlock));
+                         ::testing::Combine(::testing::Values(RecomputePolicy::kNothing,
+                                                              RecomputePolicy::kMlp,
+                                                              RecomputePolicy::kBlock),
+                                            ::testing::Values(std::nullopt, MoeParams{6, 2})));
 
 }  // namespace
 }  // namespace mft

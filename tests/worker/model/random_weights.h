@@ -33,15 +33,20 @@ class RandomWeights final : public WeightSource {
     const int64_t q = params.n_heads * params.head_dim;
     const int64_t kv = params.n_kv_heads * params.head_dim;
     for (int64_t layer = 0; layer < params.n_layers; ++layer) {
-      blocks_.push_back({.wq = Matrix(q, d),
-                         .wk = Matrix(kv, d),
-                         .wv = Matrix(kv, d),
-                         .wo = Matrix(d, q),
-                         .w1 = Matrix(params.hidden_dim, d),
-                         .w2 = Matrix(d, params.hidden_dim),
-                         .w3 = Matrix(params.hidden_dim, d),
-                         .attention_norm = Vector(d),
-                         .ffn_norm = Vector(d)});
+      BlockWeights& block = blocks_.emplace_back();
+      block.wq = Matrix(q, d);
+      block.wk = Matrix(kv, d);
+      block.wv = Matrix(kv, d);
+      block.wo = Matrix(d, q);
+      if (!params.moe) {
+        block.w1 = Matrix(params.hidden_dim, d);
+        block.w2 = Matrix(d, params.hidden_dim);
+        block.w3 = Matrix(params.hidden_dim, d);
+      } else {
+        AddExperts(block);
+      }
+      block.attention_norm = Vector(d);
+      block.ffn_norm = Vector(d);
     }
     head_ = {.embeddings = Matrix(params.vocab_size, d),
              .output = Matrix(params.vocab_size, d),
@@ -55,6 +60,17 @@ class RandomWeights final : public WeightSource {
   int64_t resident_bytes() const override { return bytes_; }
 
  private:
+  void AddExperts(BlockWeights& block) {
+    const int64_t d = params_.dim;
+    const int64_t f = params_.hidden_dim;
+    block.router = Matrix(params_.moe->num_experts, d);
+    for (int64_t expert = 0; expert < params_.moe->num_experts; ++expert) {
+      ExpertWeights& weights = block.experts.emplace_back();
+      weights.w1 = Matrix(f, d);
+      weights.w2 = Matrix(d, f);
+      weights.w3 = Matrix(f, d);
+    }
+  }
   float* Values(int64_t count, float scale) {
     std::vector<float>& data = data_.emplace_back(static_cast<size_t>(count));
     noise_.Fill(data, scale);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole runs of the fixtures whose batches only exist as files: several ranks, whose microbatches
 // one rank takes one after the other, since ranks only sum; and a microbatch without a trained
-// token. (Runs of the worker itself: tests/worker/train.)
+// token. Of a mixture of experts every tensor after every policy. (Runs of the worker itself:
+// tests/worker/train.)
 #include <cmath>
 
 #include "tests/worker/model/fixture_model.h"
@@ -98,6 +99,7 @@ TEST_P(Trajectory, IsThatOfTheReference) {
 }
 
 constexpr const char* kTwoRanks = "extended/dense-headdim-two-ranks";
+constexpr const char* kExperts = "extended/moe-tiny";
 constexpr const char* kEmpty = "extended/empty-microbatch";
 
 INSTANTIATE_TEST_SUITE_P(
@@ -106,7 +108,9 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         TrajectoryCase{"TwoRanksToken", kTwoRanks, "token", RecomputePolicy::kNothing},
         TrajectoryCase{"TwoRanksReference", kTwoRanks, "reference", RecomputePolicy::kBlock},
-        TrajectoryCase{"EmptyMicrobatch", kEmpty, "token", RecomputePolicy::kMlp}),
+        TrajectoryCase{"EmptyMicrobatch", kEmpty, "token", RecomputePolicy::kMlp},
+        TrajectoryCase{"ExpertsToken", kExperts, "token", RecomputePolicy::kMlp},
+        TrajectoryCase{"ExpertsReference", kExperts, "reference", RecomputePolicy::kNothing}),
     [](const auto& run) { return run.param.name; });
 
 }  // namespace

@@ -61,7 +61,7 @@ MemoryFigures MeasureMemory(const MemoryRun& run) {
     throw std::runtime_error(StrCat("the run ended with ", ended.exit_code, ": ", ended.log));
   }
   const int64_t chunk = ChunkRows(rows, run.document_rows);
-  const int64_t inner = LoraInnerColumns(params, kRank, kModules);
+  const LoraColumns inner = LoraInnerColumns(params, kRank, kModules);
   return {.peak = steps[0].peak_memory_bytes,
           .program = ProgramBytes(),
           .weights = 4 * TotalParameters(params),

@@ -159,9 +159,23 @@ std::vector<double> Merge(const std::vector<float>& base,
   return merged;
 }
 
-TEST(Checkpoint, MergedModelIsTheBaseWithItsAdapterAdded) {
+struct MergeCase {
+  const char* fixture;
+  size_t rank;
+  size_t adapted;  // matrices
+};
+
+class MergedModel : public ::testing::TestWithParam<MergeCase> {};
+
+INSTANTIATE_TEST_SUITE_P(Fixtures,
+                         MergedModel,
+                         ::testing::Values(MergeCase{"dense", 4, 2 * 7},
+                                           MergeCase{"moe", 2, 2 * (4 + 4 * 3)}),
+                         [](const auto& c) { return c.param.fixture; });
+
+TEST_P(MergedModel, IsTheBaseWithItsAdapterAdded) {
   TempDir dir;
-  TrainRun run(dir.path(), "dense");
+  TrainRun run(dir.path(), GetParam().fixture);
   run.spec.save_adapters = false;
   const Ended ended = run.Run();
   ASSERT_EQ(ended.exit_code, 0) << ended.log;
@@ -180,12 +194,12 @@ TEST(Checkpoint, MergedModelIsTheBaseWithItsAdapterAdded) {
     }
     ++adapted;
     const auto expected =
-        Merge(values, a->second, state.at(stem + ".lora_B.weight.master"), 4, 2.0);
+        Merge(values, a->second, state.at(stem + ".lora_B.weight.master"), GetParam().rank, 2.0);
     for (size_t i = 0; i < values.size(); ++i) {
       ASSERT_NEAR(merged.at(name)[i], expected[i], 1e-6) << name;
     }
   }
-  EXPECT_EQ(adapted, 14U);
+  EXPECT_EQ(adapted, GetParam().adapted);
   EXPECT_FALSE(ParseJson(ReadFile(consolidated + "/params.json").value())->contains("lora"));
   EXPECT_FALSE(PathExists(consolidated + "/lora.safetensors"));
 }

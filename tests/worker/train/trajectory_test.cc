@@ -87,8 +87,11 @@ INSTANTIATE_TEST_SUITE_P(Fixtures,
                                            Case{"dense-headdim", "reference", true},
                                            Case{"extended/dense-tiny", "token", true},
                                            Case{"extended/dense-headdim", "token", true, true},
-                                           Case{
-                                               "extended/dense-headdim", "reference", true, true}));
+                                           Case{"extended/dense-headdim", "reference", true, true},
+                                           Case{"moe", "token", true},
+                                           Case{"moe", "reference", false},
+                                           Case{"extended/moe-tiny", "token", true},
+                                           Case{"extended/moe-tiny", "reference", false}));
 
 }  // namespace
 }  // namespace mft

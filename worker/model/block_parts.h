@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files of a block share.
+#pragma once
+
+#include <cstring>
+
+#include "worker/model/block.h"
+
+namespace mft {
+
+inline float Eps(const BlockContext& c) {
+  return static_cast<float>(c.params.norm_eps);
+}
+
+inline InputDropout DropoutAt(const BlockContext& c, DropoutSite site, int64_t begin = 0) {
+  return {c.kernels, c.dropout, site, begin};
+}
+
+inline void CopyRows(View to, View from) {
+  for (int64_t i = 0; i < from.rows; ++i) {
+    std::memcpy(to.row(i), from.row(i), static_cast<size_t>(from.cols) * sizeof(float));
+  }
+}
+
+}  // namespace mft
