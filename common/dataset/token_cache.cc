@@ -6,18 +6,16 @@
 
 #include <atomic>
 #include <cerrno>
-#include <cmath>
 #include <cstring>
 #include <mutex>
-#include <optional>
 #include <utility>
 
 #include "common/base/crc32c.h"
 #include "common/base/files.h"
 #include "common/base/ids.h"
-#include "common/base/json.h"
 #include "common/base/strings.h"
 #include "common/dataset/token_cache_format.h"
+#include "common/dataset/token_cache_meta.h"
 
 namespace mft {
 namespace {
@@ -37,15 +35,6 @@ UniqueFd LockShared(const std::string& path) {
     }
   }
   return fd.ok() ? std::move(fd).value() : UniqueFd();
-}
-
-std::optional<SourceKind> KindFromName(std::string_view name) {
-  for (const SourceKind kind : {SourceKind::kText, SourceKind::kInstruct, SourceKind::kEval}) {
-    if (name == SourceKindName(kind)) {
-      return kind;
-    }
-  }
-  return std::nullopt;
 }
 
 class MappedTokenCache final : public TokenCache {
@@ -69,9 +58,7 @@ class MappedTokenCache final : public TokenCache {
   Result<std::string_view> VerifyHeader();  // gives the meta text
   Status VerifyRecordsHash() const;
   Status VerifyRecords() const;
-  Status ReadMeta(std::string_view text);
-  Result<SourceInfo> ReadSource(const Json& json) const;
-  Status ReadFiles(const Json& json, SourceInfo& source) const;
+  Status TakeMeta(std::string_view text);
   Status VerifyTotals(size_t source) const;
   Record RecordAt(int64_t record) const;
   int64_t RecordOf(size_t source, int64_t index) const;
@@ -173,82 +160,20 @@ Status MappedTokenCache::VerifyRecords() const {
   return Status::Ok();
 }
 
-Status MappedTokenCache::ReadFiles(const Json& json, SourceInfo& source) const {
-  const auto files = json.find("files");
-  if (files == json.end() || !files->is_array()) {
-    return Bad("a source without its files");
+Status MappedTokenCache::TakeMeta(std::string_view text) {
+  Result<TokenCacheMeta> meta = ParseTokenCacheMeta(text);
+  if (!meta.ok()) {
+    return Bad(meta.status().message());
   }
+  content_key_ = std::move(meta->content_key);
+  sources_ = std::move(meta->sources);
   int64_t next = 0;
-  for (const Json& item : *files) {
-    CachedFile file;
-    MFT_ASSIGN_OR_RETURN(file.path, GetString(item, "path"));
-    MFT_ASSIGN_OR_RETURN(file.samples, GetInt(item, "samples"));
-    MFT_ASSIGN_OR_RETURN(file.line_samples, GetInt(item, "line_samples"));
-    file.first_sample = next;
-    if (file.samples < 0 || file.samples > source.samples - next || file.line_samples < 0 ||
-        file.line_samples > file.samples) {
-      return Bad(StrCat("file counts of source ", source.path, " are inconsistent"));
-    }
-    next += file.samples;
-    source.files.push_back(std::move(file));
-  }
-  if (next != source.samples) {
-    return Bad(StrCat(
-        "the files of source ", source.path, " hold ", next, " samples, not ", source.samples));
-  }
-  return Status::Ok();
-}
-
-Result<SourceInfo> MappedTokenCache::ReadSource(const Json& json) const {
-  SourceInfo source;
-  MFT_ASSIGN_OR_RETURN(source.path, GetString(json, "path"));
-  MFT_ASSIGN_OR_RETURN(const std::string kind, GetString(json, "kind"));
-  MFT_ASSIGN_OR_RETURN(source.weight, GetDouble(json, "weight"));
-  MFT_ASSIGN_OR_RETURN(source.samples, GetInt(json, "samples"));
-  MFT_ASSIGN_OR_RETURN(source.tokens, GetInt(json, "tokens"));
-  MFT_ASSIGN_OR_RETURN(source.loss_tokens, GetInt(json, "loss_tokens"));
-  const std::optional<SourceKind> known = KindFromName(kind);
-  if (!known.has_value()) {
-    return Bad(StrCat("source of unknown kind '", Printable(kind, 40), "'"));
-  }
-  source.kind = *known;
-  if (!std::isfinite(source.weight) || source.weight <= 0 || source.samples < 0) {
-    return Bad(StrCat("source ",
-                      source.path,
-                      " has weight ",
-                      source.weight,
-                      " and ",
-                      source.samples,
-                      " samples"));
-  }
-  MFT_RETURN_IF_ERROR(ReadFiles(json, source));
-  return source;
-}
-
-Status MappedTokenCache::ReadMeta(std::string_view text) {
-  const Result<Json> parsed = ParseJson(text);
-  if (!parsed.ok()) {
-    return Bad(parsed.status().message());
-  }
-  const Json& meta = *parsed;
-  MFT_ASSIGN_OR_RETURN(content_key_, GetString(meta, "content_key"));
-  const auto sources = meta.find("sources");
-  if (sources == meta.end() || !sources->is_array()) {
-    return Bad("no list of sources");
-  }
-  int64_t next = 0;
-  for (const Json& item : *sources) {
-    MFT_ASSIGN_OR_RETURN(SourceInfo source, ReadSource(item));
+  for (const SourceInfo& source : sources_) {
     if (source.samples > num_records_ - next) {
       return Bad(StrCat("source ", source.path, " has more samples than the index"));
     }
-    const bool training_after_eval = !sources_.empty() && source.kind < sources_.back().kind;
-    if (training_after_eval) {
-      return Bad("sources out of order");
-    }
     first_record_.push_back(next);
     next += source.samples;
-    sources_.push_back(std::move(source));
   }
   if (next != num_records_) {
     return Bad(StrCat("the sources hold ", next, " samples, the index ", num_records_));
@@ -272,11 +197,7 @@ Status MappedTokenCache::VerifyTotals(size_t source) const {
 
 Status MappedTokenCache::ReadHead() {
   MFT_ASSIGN_OR_RETURN(const std::string_view meta, VerifyHeader());
-  const Status status = ReadMeta(meta);
-  if (!status.ok() && status.code() != Code::kDataLoss) {
-    return Bad(status.message());
-  }
-  return status;
+  return TakeMeta(meta);
 }
 
 Status MappedTokenCache::VerifyIndex() const {
@@ -335,18 +256,6 @@ Result<SampleView> MappedTokenCache::sample(size_t source, int64_t index) const 
 }
 
 }  // namespace
-
-std::string_view SourceKindName(SourceKind kind) {
-  switch (kind) {
-    case SourceKind::kText:
-      return "text";
-    case SourceKind::kInstruct:
-      return "instruct";
-    case SourceKind::kEval:
-      return "eval";
-  }
-  return "";
-}
 
 Result<std::unique_ptr<TokenCache>> TokenCache::Open(const std::string& directory) {
   const std::string path = JoinPath(directory, token_cache_format::kFileName);

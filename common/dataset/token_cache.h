@@ -36,6 +36,12 @@ struct SampleInfo {
   int64_t line = 0;         // line of the file it was made from, counted from 0
 };
 
+// What was said of a line when it was encoded; who reuses the cache says it again.
+struct LineWarning {
+  int64_t line = 0;  // counted from 0
+  std::string text;
+};
+
 // A file of a source. Its samples are consecutive: first one a line, in order, then those made by
 // dynamic chunking.
 struct CachedFile {
@@ -43,6 +49,8 @@ struct CachedFile {
   int64_t first_sample = 0;  // index within the source
   int64_t samples = 0;
   int64_t line_samples = 0;  // how many of them are lines
+  int64_t num_warnings = 0;
+  std::vector<LineWarning> warnings = {};  // the first of them
 };
 
 struct SourceInfo {
@@ -108,6 +116,9 @@ class TokenCacheWriter {
   virtual Status Add(std::span<const int32_t> tokens,
                      std::span<const uint8_t> mask,
                      const SampleOrigin& origin) = 0;
+  // REQUIRES: a file. The first kMaxFileWarnings of each file are kept, the others counted.
+  virtual void AddWarning(int64_t line, std::string_view text) = 0;
+  static constexpr size_t kMaxFileWarnings = 100;
   // Durable. A sound cache of the same key that appeared meanwhile wins, a damaged one is
   // replaced; ALREADY_EXISTS where `directory` holds anything else. Call once.
   virtual Status Publish() = 0;

@@ -14,12 +14,12 @@
 #include "common/base/crc32c.h"
 #include "common/base/files.h"
 #include "common/base/ids.h"
-#include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "common/dataset/record_file.h"
 #include "common/dataset/token_cache.h"
 #include "common/dataset/token_cache_format.h"
+#include "common/dataset/token_cache_meta.h"
 
 namespace mft {
 namespace {
@@ -32,21 +32,6 @@ constexpr size_t kBufferBytes = size_t{1} << 20;
 template <typename T>
 std::string_view BytesOf(std::span<const T> values) {
   return {reinterpret_cast<const char*>(values.data()), values.size_bytes()};
-}
-
-Json SourceJson(const SourceInfo& source) {
-  Json files = Json::array();
-  for (const CachedFile& file : source.files) {
-    files.push_back(
-        {{"path", file.path}, {"samples", file.samples}, {"line_samples", file.line_samples}});
-  }
-  return {{"path", source.path},
-          {"kind", SourceKindName(source.kind)},
-          {"weight", source.weight},
-          {"samples", source.samples},
-          {"tokens", source.tokens},
-          {"loss_tokens", source.loss_tokens},
-          {"files", std::move(files)}};
 }
 
 class FileTokenCacheWriter final : public TokenCacheWriter {
@@ -64,6 +49,7 @@ class FileTokenCacheWriter final : public TokenCacheWriter {
   Status Add(std::span<const int32_t> tokens,
              std::span<const uint8_t> mask,
              const SampleOrigin& origin) override;
+  void AddWarning(int64_t line, std::string_view text) override;
   Status Publish() override;
 
  private:
@@ -214,15 +200,20 @@ Status FileTokenCacheWriter::Add(std::span<const int32_t> tokens,
   return Status::Ok();
 }
 
+void FileTokenCacheWriter::AddWarning(int64_t line, std::string_view text) {
+  constexpr size_t kMaxTextBytes = 1000;
+  MFT_CHECK(!sources_.empty() && !sources_.back().files.empty(), "AddWarning before BeginFile");
+  CachedFile& file = sources_.back().files.back();
+  ++file.num_warnings;
+  if (file.warnings.size() < kMaxFileWarnings) {
+    file.warnings.push_back({.line = line, .text = Printable(text, kMaxTextBytes)});
+  }
+}
+
 Status FileTokenCacheWriter::WriteIndex() {
   MFT_RETURN_IF_ERROR(EndFile());
   MFT_RETURN_IF_ERROR(Append(std::string(-offset_ % alignof(Record), '\0')));
-  Json sources = Json::array();
-  for (const SourceInfo& source : sources_) {
-    sources.push_back(SourceJson(source));
-  }
-  const std::string meta =
-      DumpJson({{"content_key", content_key_}, {"sources", std::move(sources)}});
+  const std::string meta = TokenCacheMetaText({.content_key = content_key_, .sources = sources_});
   Header header;
   header.version = kTokenCacheVersion;
   header.vocab_size = vocab_size_;

@@ -73,8 +73,18 @@ void DataCheck::Add(const std::string& file, const DataLine& line, const Encoded
   }
   for (size_t i = 0; i < encoded.samples.size(); ++i) {
     source().chunked_samples += i > 0 ? 1 : 0;
-    CountSample(encoded.samples[i], line.number);
+    const std::vector<uint8_t>& mask = encoded.samples[i].mask;
+    // The first token is never predicted.
+    CountSample(
+        {.length = static_cast<int64_t>(mask.size()),
+         .loss_tokens = mask.empty() ? 0 : std::count(mask.begin() + 1, mask.end(), uint8_t{1}),
+         .line = line.number});
   }
+}
+
+void DataCheck::AddCached(const SampleInfo& sample, bool chunked) {
+  ++(chunked ? source().chunked_samples : source().samples);
+  CountSample(sample);
 }
 
 void DataCheck::CountDuplicate(const std::string& file, const DataLine& line) {
@@ -83,12 +93,10 @@ void DataCheck::CountDuplicate(const std::string& file, const DataLine& line) {
   }
 }
 
-void DataCheck::CountSample(const EncodedSample& sample, int64_t line) {
+void DataCheck::CountSample(const SampleInfo& sample) {
   SourceReport& counts = source();
-  const auto length = static_cast<int64_t>(sample.tokens.size());
-  // The first token is never predicted.
-  const int64_t loss =
-      length == 0 ? 0 : std::count(sample.mask.begin() + 1, sample.mask.end(), uint8_t{1});
+  const int64_t length = sample.length;
+  const int64_t loss = sample.loss_tokens;
   counts.tokens += length;
   counts.loss_tokens += loss;
   counts.rows += loss > 0 ? length - 1 : 0;
@@ -97,7 +105,7 @@ void DataCheck::CountSample(const EncodedSample& sample, int64_t line) {
   counts.longest_tokens = std::max(counts.longest_tokens, length);
   counts.lengths.Add(length);
   if (loss > 0) {
-    trainable_[static_cast<size_t>(line % options_.ranks)] = true;
+    trainable_[static_cast<size_t>(sample.line % options_.ranks)] = true;
   }
 }
 

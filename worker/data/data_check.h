@@ -69,6 +69,8 @@ class DataCheck {
 
   void BeginSource(const DataFiles& source);
   void Add(const std::string& file, const DataLine& line, const EncodedLine& encoded);
+  // Counts a sample that was checked when its cache was made; `line` from 0.
+  void AddCached(const SampleInfo& sample, bool chunked);
   // Of the source's file, or, with line 0, of it as a whole.
   void AddProblem(const std::string& file, int64_t line, const Status& problem);
   // Reports what is wrong with the source as a whole.
@@ -81,7 +83,7 @@ class DataCheck {
  private:
   SourceReport& source() { return sources_.back(); }
   void CountDuplicate(const std::string& file, const DataLine& line);
-  void CountSample(const EncodedSample& sample, int64_t line);
+  void CountSample(const SampleInfo& sample);
   void Warn(std::string message);
   void CheckTrainable();
 

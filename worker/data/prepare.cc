@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -48,8 +49,10 @@ class Preparation {
   Status LoadModel();
   Status HashFiles();
   std::string Key() const;
-  Result<bool> FindCache();
+  Result<std::unique_ptr<TokenCache>> FindCache();
+  Status Repeat(const TokenCache& cache);
   Status Build();
+  Status Judge() const;
   Status ReadSource(const DataFiles& source);
   Status ReadFileLines(SourceKind kind, const DataFile& file);
   Status Take(const DataFile& file, const DataLine& line, const EncodedLine& encoded);
@@ -113,6 +116,9 @@ Status Preparation::Take(const DataFile& file, const DataLine& line, const Encod
     writer_.reset();  // what it holds will not be published: give the disk back, and go on checking
     return Status::Ok();
   }
+  for (const std::string& warning : encoded.warnings) {
+    writer_->AddWarning(line.number, warning);
+  }
   bool chunked = false;
   for (const EncodedSample& sample : encoded.samples) {
     MFT_RETURN_IF_ERROR(
@@ -149,17 +155,22 @@ Status Preparation::ReadSource(const DataFiles& source) {
   return Status::Ok();
 }
 
+Status Preparation::Judge() const {
+  if (check_.problems() == 0) {
+    return Status::Ok();
+  }
+  return ValidationFailed(StrCat(check_.problems(),
+                                 check_.problems() == 1 ? " problem" : " problems",
+                                 " in the data; the first: ",
+                                 check_.first_problem()));
+}
+
 Status Preparation::Build() {
   MFT_ASSIGN_OR_RETURN(writer_, TokenCacheWriter::Create(directory_, key_, model_.vocab_size));
   for (const DataFiles& source : sources_) {
     MFT_RETURN_IF_ERROR(ReadSource(source));
   }
-  if (check_.problems() > 0) {
-    return ValidationFailed(StrCat(check_.problems(),
-                                   check_.problems() == 1 ? " problem" : " problems",
-                                   " in the data; the first: ",
-                                   check_.first_problem()));
-  }
+  MFT_RETURN_IF_ERROR(Judge());
   const Status published = writer_->Publish();
   writer_.reset();
   return published;
@@ -194,16 +205,7 @@ Result<PreparedData> Preparation::Finish(bool reused) {
     for (int64_t i = 0; i < source.samples; ++i) {
       const SampleInfo sample = cache->info(s, i);
       rows += sample.loss_tokens > 0 ? static_cast<double>(sample.length - 1) : 0;
-      data.overlong_samples += sample.length - 1 > spec.seq_len ? 1 : 0;
     }
-  }
-  if (reused && data.overlong_samples > 0) {  // otherwise said already, by source
-    observer_.Warning(StrCat(data.overlong_samples,
-                             " of ",
-                             data.samples,
-                             " samples are longer than seq_len ",
-                             spec.seq_len,
-                             " and are split there; the parts do not see each other"));
   }
   const auto step_rows = static_cast<double>(spec.seq_len) * static_cast<double>(spec.batch_size) *
                          static_cast<double>(spec.num_microbatches) * ranks;
@@ -212,20 +214,58 @@ Result<PreparedData> Preparation::Finish(bool reused) {
   return data;
 }
 
-// Whether a sound cache of this data is there. Its bytes are read here, and not only opened: a
-// worker that met a damaged sample sends the job here to have the cache made again.
-Result<bool> Preparation::FindCache() {
-  const Result<std::unique_ptr<TokenCache>> existing = TokenCache::Open(directory_);
+// A sound cache of this data, or null. Its bytes are read here, and not only opened: a worker that
+// met a damaged sample sends the job here to have the cache made again.
+Result<std::unique_ptr<TokenCache>> Preparation::FindCache() {
+  Result<std::unique_ptr<TokenCache>> existing = TokenCache::Open(directory_);
   if (!existing.ok() || (*existing)->content_key() != key_) {
-    return false;
+    return std::unique_ptr<TokenCache>();
   }
   const Status sound = VerifyTokenCache(**existing, [this] { return observer_.Stopped(); });
   if (sound.code() == Code::kDataLoss) {
     observer_.Warning(StrCat("the token cache is damaged and made again: ", sound.message()));
-    return false;
+    return std::unique_ptr<TokenCache>();
   }
   MFT_RETURN_IF_ERROR(sound);
-  return true;
+  return existing;
+}
+
+bool SameFiles(const std::vector<SourceInfo>& cached, const std::vector<DataFiles>& sources) {
+  return std::equal(cached.begin(),
+                    cached.end(),
+                    sources.begin(),
+                    sources.end(),
+                    [](const SourceInfo& a, const DataFiles& b) {
+                      return a.kind == b.kind && a.files.size() == b.files.size();
+                    });
+}
+
+// Says of a reused cache what was said when it was made: by lines as it remembers them, with the
+// names that the files have now, and by sources as this job's settings judge them.
+Status Preparation::Repeat(const TokenCache& cache) {
+  if (!SameFiles(cache.sources(), sources_)) {
+    return DataLoss(
+        StrCat(directory_, ": the token cache has the key of this data, and other files"));
+  }
+  for (size_t s = 0; s < sources_.size(); ++s) {
+    check_.BeginSource(sources_[s]);
+    for (size_t f = 0; f < sources_[s].files.size(); ++f) {
+      const CachedFile& file = cache.sources()[s].files[f];
+      const std::string& path = sources_[s].files[f].path;
+      for (const LineWarning& warning : file.warnings) {
+        observer_.Warning(StrCat(path, ":", warning.line + 1, ": ", warning.text));
+      }
+      const int64_t more = file.num_warnings - static_cast<int64_t>(file.warnings.size());
+      if (more > 0) {
+        observer_.Warning(StrCat(path, ": ", more, " more warnings of single lines"));
+      }
+      for (int64_t i = 0; i < file.samples; ++i) {
+        check_.AddCached(cache.info(s, file.first_sample + i), i >= file.line_samples);
+      }
+    }
+    check_.EndSource();
+  }
+  return Judge();
 }
 
 Result<PreparedData> Preparation::Run() {
@@ -235,11 +275,9 @@ Result<PreparedData> Preparation::Run() {
   key_ = Key();
   directory_ =
       request_.directory.empty() ? JoinPath(request_.cache_root, key_) : request_.directory;
-  MFT_ASSIGN_OR_RETURN(const bool reused, FindCache());
-  if (!reused) {
-    MFT_RETURN_IF_ERROR(Build());
-  }
-  return Finish(reused);
+  MFT_ASSIGN_OR_RETURN(const std::unique_ptr<TokenCache> existing, FindCache());
+  MFT_RETURN_IF_ERROR(existing != nullptr ? Repeat(*existing) : Build());
+  return Finish(existing != nullptr);
 }
 
 }  // namespace

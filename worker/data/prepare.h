@@ -37,7 +37,6 @@ struct PreparedData {
   int64_t tokens = 0;
   int64_t loss_tokens = 0;
   int64_t eval_samples = 0;
-  int64_t overlong_samples = 0;  // of the training sources: longer than seq_len
   double steps_per_epoch = 0;
   double epochs = 0;  // in max_steps
 };

@@ -76,6 +76,28 @@ TEST(TokenCache, PutsChunkedSamplesBehindTheLinesOfTheirFile) {
   EXPECT_EQ(cache->sources()[0].files[0].line_samples, 2);
 }
 
+TEST(TokenCache, RemembersTheFirstWarningsOfEachFileAndTheNumber) {
+  const TempDir dir;
+  auto writer = TokenCacheWriter::Create(dir.File("key"), "k", 10).value();
+  ASSERT_TRUE(writer->BeginSource("source", SourceKind::kText, 1).ok());
+  for (const int64_t count : {0, 1, 150}) {
+    ASSERT_TRUE(writer->BeginFile("file").ok());
+    for (int64_t line = 0; line < count; ++line) {
+      writer->AddWarning(line, line == 0 ? "caf\xC3\xA9 \"\xff" : std::string(5000, 'x'));
+    }
+  }
+  ASSERT_TRUE(writer->Publish().ok());
+  const auto cache = TokenCache::Open(dir.File("key")).value();
+  const std::vector<CachedFile>& files = cache->sources()[0].files;
+  EXPECT_TRUE(files[0].warnings.empty());
+  ASSERT_EQ(files[1].warnings.size(), 1U);
+  EXPECT_THAT(files[1].warnings[0].text, ::testing::StartsWith("caf\xC3\xA9 \""));
+  EXPECT_EQ(files[2].num_warnings, 150);
+  ASSERT_EQ(files[2].warnings.size(), 100U);
+  EXPECT_EQ(files[2].warnings[99].line, 99);
+  EXPECT_LT(files[2].warnings[99].text.size(), 1100U);
+}
+
 TEST(TokenCache, AnEmptyCacheIsReadable) {
   const TempDir dir;
   EXPECT_TRUE(BuildCache(dir.File("key"), {})->sources().empty());
@@ -260,6 +282,10 @@ TEST_F(HostileCache, CountsThatDisagreeAreRefused) {
       {R"("tokens":5)", R"("tokens":6)"},
       {R"("loss_tokens":3)", R"("loss_tokens":2)"},
       {R"("samples":2,"line_samples":2)", R"("samples":2,"line_samples":3)"},
+      {R"("num_warnings":0)", R"("num_warnings":-1)"},
+      {R"("num_warnings":0)", R"("num_warning":0)"},
+      {R"("warnings":[])", R"("warnings":[{"line":1,"text":"x"}])"},
+      {R"("warnings":[])", R"("warnings":{})"},
       {R"("samples":2,"line_samples":2)", R"("samples":1,"line_samples":1)"},
       {R"("kind":"eval")", R"("kind":"evil")"},
       {R"("weight":3.0)", R"("weight":-3.0)"},

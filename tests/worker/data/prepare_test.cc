@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <utility>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -97,6 +98,59 @@ TEST_F(PrepareData, TheSecondTimeReusesTheCache) {
   ASSERT_TRUE(third.ok());
   EXPECT_FALSE(third->reused);
   EXPECT_NE(third->directory, first->directory);
+}
+
+// Whoever submits the same data again has to hear the same of it.
+TEST_F(PrepareData, AReusedCacheRepeatsWhatWasSaidWhenItWasMade) {
+  AddTokenizer();
+  std::string chat = kChat;
+  const std::string warned = chat.insert(1, R"("reasoning_effort": "high", )");
+  spec_.data.instruct_data =
+      dir_.Write("a.jsonl", StrCat(kChat, "\n", Lines(102, warned), kPreTokenised, "\n"));
+  spec_.data.eval_instruct_data =
+      dir_.Write("eval.jsonl", R"({"tokens": [1, 5, 6, 2], "mask": [1, 0, 0, 0]})");
+  spec_.no_eval = false;
+  spec_.seq_len = 5;
+  ASSERT_TRUE(Prepare().ok());
+  std::vector<std::string> said = std::exchange(observer_.warnings, {});
+  ASSERT_EQ(said.size(), 104U);
+  EXPECT_THAT(said[0], AllOf(HasSubstr("a.jsonl:2: "), HasSubstr("reasoning_effort")));
+  EXPECT_THAT(said[102], HasSubstr("103 of 104 samples are longer than seq_len 5"));
+  EXPECT_THAT(said[103], HasSubstr("to evaluate"));
+
+  std::filesystem::rename(dir_.File("a.jsonl"), dir_.File("b.jsonl"));
+  spec_.data.instruct_data = dir_.File("b.jsonl");
+  const auto second = Prepare();
+  ASSERT_TRUE(second.ok());
+  EXPECT_TRUE(second->reused);
+  for (std::string& text : said) {
+    if (const size_t at = text.find("a.jsonl"); at != std::string::npos) {
+      text[at] = 'b';
+    }
+  }
+  said.erase(said.begin() + 100, said.begin() + 102);
+  said.insert(said.begin() + 100, dir_.File("b.jsonl: 2 more warnings of single lines"));
+  EXPECT_EQ(observer_.warnings, said);
+
+  spec_.seq_len = 64;  // what depends on the job is judged for this job
+  observer_.warnings.clear();
+  ASSERT_TRUE(Prepare().ok());
+  EXPECT_EQ(observer_.warnings.size(), 102U);
+}
+
+TEST_F(PrepareData, AReusedCacheWithoutATrainableTokenIsRefusedLikeANewOne) {
+  spec_.data.instruct_data =
+      dir_.Write("a.jsonl", StrCat(R"({"tokens": [1, 5], "mask": [1, 0]})", "\n", kPreTokenised));
+  ASSERT_TRUE(Prepare().ok());
+  spec_.mftd.packing = "reference";
+  spec_.mftd.ranks = 2;
+  const Status reused = Prepare().status();
+  const std::vector<std::string> said = std::exchange(observer_.problems, {});
+  EXPECT_EQ(reused.reason(), "VALIDATION_FAILED");
+  EXPECT_THAT(said, ElementsAre(HasSubstr("gives rank 0 of 2")));
+  ASSERT_TRUE(RemoveTree(dir_.File("cache")).ok());
+  EXPECT_EQ(Prepare().status().message(), reused.message());
+  EXPECT_EQ(observer_.problems, said);
 }
 
 // One file under two names is two tokenizers: a SentencePiece file's version is in its name alone.
