@@ -29,7 +29,11 @@ StepRecord ToRecord(const v1::Step& step) {
           .peak_memory_bytes = step.peak_memory_bytes(),
           .memory_bytes = step.memory_bytes(),
           .nonfinite = step.nonfinite(),
-          .skipped = step.skipped()};
+          .skipped = step.skipped(),
+          .expert_share = {step.expert_share().begin(), step.expert_share().end()},
+          .expert_imbalance = step.has_expert_imbalance()
+                                  ? std::optional<double>(step.expert_imbalance())
+                                  : std::nullopt};
 }
 
 EvalRecord ToRecord(const v1::Eval& eval) {

@@ -70,6 +70,8 @@ void VisitFields(Visitor& v, std::same_as<StepRecord> auto& r) {
   v("memory_bytes", r.memory_bytes);
   v("nonfinite", r.nonfinite);
   v("skipped", r.skipped);
+  v("expert_share", r.expert_share);
+  v("expert_imbalance", r.expert_imbalance);
 }
 
 template <typename Visitor>
@@ -155,6 +157,17 @@ class Encoder {
   requires std::is_integral_v<T> || std::same_as<T, std::string> ||
       std::same_as<T, std::vector<std::string>>
   void operator()(const char* name, T& value) { out_[name] = value; }
+  // What few records have is left out of the others.
+  void operator()(const char* name, std::optional<double>& value) {
+    if (value) {
+      out_[name] = NumberToJson(*value);
+    }
+  }
+  void operator()(const char* name, std::vector<double>& value) {
+    for (const double element : value) {
+      out_[name].push_back(NumberToJson(element));
+    }
+  }
   void operator()(const char* name, std::optional<FinalRecord>& value) {
     out_[name] = value ? ToObject(*value) : Json(nullptr);
   }
@@ -204,6 +217,23 @@ class Decoder {
       value = (text[0] == '-' ? -1 : 1) * std::numeric_limits<double>::infinity();
     } else {
       Take(GetDouble(in_, name), value);
+    }
+  }
+  void operator()(const char* name, std::optional<double>& value) {
+    if (in_.contains(name)) {
+      (*this)(name, value.emplace());
+    }
+  }
+  void operator()(const char* name, std::vector<double>& value) {
+    if (!in_.contains(name)) {
+      return;
+    }
+    for (const Json& element : List(name)) {
+      if (!element.is_number()) {
+        Fail(InvalidArgument(StrCat("\"", name, "\" must hold numbers")));
+        return;
+      }
+      value.push_back(element.get<double>());
     }
   }
   void operator()(const char* name, std::vector<std::string>& value) {

@@ -58,6 +58,10 @@ struct StepRecord {  // "step", rank 0 only; fields as mft.v1.Step
   double step_seconds = 0, tokens_per_second = 0, mean_tokens_per_second = 0, eta_seconds = 0;
   int64_t peak_memory_bytes = 0, memory_bytes = 0;
   bool nonfinite = false, skipped = false;
+  // Mixture of experts only: share of the step's tokens of each expert, and how uneven it is
+  // (worker/train/expert_load.h).
+  std::vector<double> expert_share;
+  std::optional<double> expert_imbalance;
 };
 
 struct EvalRecord {  // "eval"

@@ -35,6 +35,10 @@ void Fill(const StepRecord& from, v1::Step& to) {
   to.set_memory_bytes(from.memory_bytes);
   to.set_nonfinite(from.nonfinite);
   to.set_skipped(from.skipped);
+  to.mutable_expert_share()->Assign(from.expert_share.begin(), from.expert_share.end());
+  if (from.expert_imbalance) {
+    to.set_expert_imbalance(*from.expert_imbalance);
+  }
 }
 
 void Fill(const EvalRecord& from, v1::Eval& to) {

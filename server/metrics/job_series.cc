@@ -17,6 +17,9 @@ void TakeStep(const v1::JobEvent& event, JobSeries& series) {
   series.has_step = true;
   series.learning_rate = step.learning_rate();
   series.grad_norm = step.grad_norm();
+  if (step.has_expert_imbalance()) {
+    series.expert_imbalance = step.expert_imbalance();
+  }
   series.tokens += step.tokens();
   series.nonfinite += step.nonfinite() ? 1 : 0;
   series.last_step_seconds = Seconds(event.time());

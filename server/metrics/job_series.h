@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "mft/v1/job.pb.h"
@@ -19,6 +20,7 @@ struct JobSeries {
   bool has_step = false;
   double learning_rate = 0;
   double grad_norm = 0;
+  std::optional<double> expert_imbalance;
   int64_t tokens = 0;
   int64_t nonfinite = 0;
   int64_t restarts = 0;

@@ -111,6 +111,9 @@ void AddJob(Families& families, const JobView& view, const JobSeries& series) {
   if (series.has_step) {
     families.FiniteGauge(metric::kJobLearningRate, series.learning_rate, labels);
     families.FiniteGauge(metric::kJobGradNorm, series.grad_norm, labels);
+    if (series.expert_imbalance) {
+      families.FiniteGauge(metric::kJobExpertImbalance, *series.expert_imbalance, labels);
+    }
     families.Gauge(metric::kJobLastStep, series.last_step_seconds, labels);
     families.StepHistogram(metric::kJobStepDuration, series, labels);
   }

@@ -31,6 +31,9 @@ inline constexpr Metric kJobLearningRate{"mftd_job_learning_rate",
                                          "Learning rate of the last step."};
 inline constexpr Metric kJobGradNorm{"mftd_job_grad_norm",
                                      "Gradient norm of the last step, before clipping."};
+inline constexpr Metric kJobExpertImbalance{
+    "mftd_job_expert_imbalance",
+    "Load of the busiest expert / the mean, of the most uneven layer; mixture-of-experts models."};
 inline constexpr Metric kJobTokens{"mftd_job_tokens_total",
                                    "Training tokens of all ranks since the daemon started."};
 inline constexpr Metric kJobStepDuration{"mftd_job_step_duration_seconds", "Duration of a step."};
@@ -74,6 +77,7 @@ inline constexpr std::array kAll = {kBuildInfo,
                                     kJobPerplexity,
                                     kJobLearningRate,
                                     kJobGradNorm,
+                                    kJobExpertImbalance,
                                     kJobTokens,
                                     kJobStepDuration,
                                     kJobLastStep,

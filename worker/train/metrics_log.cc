@@ -23,13 +23,24 @@ Json Number(double value) {
   return std::isfinite(value) ? Json(value) : Json(nullptr);
 }
 
-// Every key but step and time becomes a scalar, as in mistral-finetune.
+// Every key but step and time becomes a scalar, as in mistral-finetune; a list one for each
+// element.
 std::vector<Scalar> Scalars(std::string_view prefix, const Json& line) {
   std::vector<Scalar> scalars;
+  const auto add = [&](std::string tag, const Json& value) {
+    scalars.push_back(
+        {.tag = std::move(tag), .value = value.is_number() ? value.get<double>() : std::nan("")});
+  };
   for (const auto& [key, value] : line.items()) {
-    if (key != "step" && key != "at") {
-      scalars.push_back({.tag = StrCat(prefix, key),
-                         .value = value.is_number() ? value.get<double>() : std::nan("")});
+    if (key == "step" || key == "at") {
+      continue;
+    }
+    if (!value.is_array()) {
+      add(StrCat(prefix, key), value);
+      continue;
+    }
+    for (size_t i = 0; i < value.size(); ++i) {
+      add(StrCat(prefix, key, ".", i), value[i]);
     }
   }
   return scalars;
@@ -66,6 +77,10 @@ Json TrainMetrics(const StepRecord& step, int64_t wall_micros) {
   line["beta1"] = Number(step.beta1);
   line["loss_tokens"] = step.loss_tokens;
   line["perplexity"] = Number(step.perplexity);
+  if (step.expert_imbalance) {
+    line["expert_imbalance"] = Number(*step.expert_imbalance);
+    line["expert_share"] = step.expert_share;
+  }
   return line;
 }
 

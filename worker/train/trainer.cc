@@ -2,6 +2,7 @@
 #include "worker/train/trainer.h"
 
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "common/base/strings.h"
@@ -32,6 +33,11 @@ Rows RowsOf(const MicroBatch& chunk, int64_t step) {
 
 bool IsDue(int64_t step, int64_t frequency) {
   return frequency > 0 && step % frequency == 0;
+}
+
+// Of this rank's tokens: the metrics are rank 0's.
+ExpertLoad ExpertsOf(const Transformer& model, const ModelParams& params) {
+  return LoadOfExperts(model.expert_rows(), params.moe ? params.moe->num_experts : 0);
 }
 
 class StopWatch {
@@ -85,6 +91,7 @@ Trainer::StepResult Trainer::TrainStep(int64_t step) {
                     .tokens = batch.tokens};
   // Forward, loss, backward: row weights are normalised over the whole step, so sums just add up
   lora.ZeroGrad();
+  session_.model->ResetRouting();
   for (MicroBatch& micro : batch.micro) {
     for (const MicroBatch& chunk : SplitIntoChunks(std::move(micro), session_.chunk_rows)) {
       result.loss += session_.model->ForwardBackward(RowsOf(chunk, step));
@@ -107,6 +114,7 @@ Trainer::StepResult Trainer::TrainStep(int64_t step) {
          .grad_scale = clip,
          .update = ++session_.state.updates});
   }
+  result.experts = ExpertsOf(*session_.model, session_.weights->params());
   result.seconds = watch.seconds();
   return result;
 }
@@ -125,24 +133,27 @@ void Trainer::ReportStep(const StepResult& result, bool skipped) {
   }
   const ProcessMemory memory = ReadProcessMemory();
   const double mean_seconds = train_seconds_ / static_cast<double>(steps_done_);
-  ThrowIfError(
-      reporter_.Step({.step = step,
-                      .max_steps = spec.max_steps,
-                      .loss = result.loss,
-                      .perplexity = std::exp(result.loss),
-                      .learning_rate = result.rates.lr,
-                      .beta1 = result.rates.beta1,
-                      .grad_norm = result.grad_norm,
-                      .loss_tokens = result.loss_tokens,
-                      .tokens = result.tokens,
-                      .step_seconds = result.seconds,
-                      .tokens_per_second = static_cast<double>(result.tokens) / result.seconds,
-                      .mean_tokens_per_second = static_cast<double>(tokens_done_) / train_seconds_,
-                      .eta_seconds = mean_seconds * static_cast<double>(spec.max_steps - step),
-                      .peak_memory_bytes = memory.peak_bytes,
-                      .memory_bytes = memory.resident_bytes,
-                      .nonfinite = !result.finite,
-                      .skipped = skipped}));
+  ThrowIfError(reporter_.Step(
+      {.step = step,
+       .max_steps = spec.max_steps,
+       .loss = result.loss,
+       .perplexity = std::exp(result.loss),
+       .learning_rate = result.rates.lr,
+       .beta1 = result.rates.beta1,
+       .grad_norm = result.grad_norm,
+       .loss_tokens = result.loss_tokens,
+       .tokens = result.tokens,
+       .step_seconds = result.seconds,
+       .tokens_per_second = static_cast<double>(result.tokens) / result.seconds,
+       .mean_tokens_per_second = static_cast<double>(tokens_done_) / train_seconds_,
+       .eta_seconds = mean_seconds * static_cast<double>(spec.max_steps - step),
+       .peak_memory_bytes = memory.peak_bytes,
+       .memory_bytes = memory.resident_bytes,
+       .nonfinite = !result.finite,
+       .skipped = skipped,
+       .expert_share = result.experts.share,
+       .expert_imbalance =
+           result.experts.share.empty() ? std::nullopt : std::optional(result.experts.imbalance)}));
 }
 
 // Evaluation, checkpoint: what may be due at the boundary after a step.

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "common/journal/record.h"
+#include "worker/train/expert_load.h"
 #include "worker/train/reporter.h"
 #include "worker/train/session.h"
 #include "worker/train/stop_signals.h"
@@ -33,6 +34,7 @@ class Trainer {
     int64_t tokens = 0;
     bool finite = true;
     double seconds = 0;
+    ExpertLoad experts;
   };
 
   StepResult TrainStep(int64_t step);

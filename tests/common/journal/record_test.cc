@@ -16,6 +16,7 @@ TEST(Record, EveryTypeReadsBackAsItWasWritten) {
       PhaseRecord{.phase = "p", .detail = "d"},
       ResumeRecord{.from_step = 9},
       StepRecord{.step = 1, .max_steps = 2, .loss = 0.1, .eta_seconds = 5, .skipped = true},
+      StepRecord{.step = 3, .expert_share = {0.25, 0.75}, .expert_imbalance = 1.5},
       EvalRecord{.step = 2, .eval_loss = 1e-300},
       CheckpointRecord{.step = 3, .path = "/p \"q\"\n", .removed = {"x", "y"}},
       MessageRecord{.level = "info", .text = "\xC3\xA9"},
@@ -25,7 +26,7 @@ TEST(Record, EveryTypeReadsBackAsItWasWritten) {
                    .ranks = {{.rank = 0, .exit_code = 3, .final = final}, {.rank = 1, .signal = 9}},
                    .first_failed = 0},
   };
-  ASSERT_EQ(bodies.size(), std::variant_size_v<RecordBody>);
+  ASSERT_EQ(bodies.size(), std::variant_size_v<RecordBody> + 1);
   for (const RecordBody& body : bodies) {
     const std::string line = EncodeRecord({.seq = 7, .at_micros = 8, .body = body});
     const auto decoded = DecodeRecord(line);
@@ -44,6 +45,19 @@ TEST(Record, KeepsNumbersThatAreNotFinite) {
   EXPECT_TRUE(std::isnan(std::get<StepRecord>(decoded->body).loss));
   EXPECT_EQ(std::get<StepRecord>(decoded->body).perplexity, kInf);
   EXPECT_EQ(std::get<StepRecord>(decoded->body).grad_norm, -kInf);
+}
+
+TEST(Record, TellsOfExpertsOnlyWhereThereAreSome) {
+  const std::string dense = EncodeRecord({.seq = 1, .at_micros = 0, .body = StepRecord{.step = 1}});
+  EXPECT_EQ(dense.find("expert"), std::string::npos);
+  const auto body = std::get<StepRecord>(DecodeRecord(dense)->body);
+  EXPECT_TRUE(body.expert_share.empty());
+  EXPECT_FALSE(body.expert_imbalance.has_value());
+  const StepRecord step{.expert_share = {0.25, 0.75}, .expert_imbalance = 1.5};
+  std::string line = EncodeRecord({.seq = 1, .at_micros = 0, .body = step});
+  EXPECT_EQ(std::get<StepRecord>(DecodeRecord(line)->body).expert_share, step.expert_share);
+  line.replace(line.find("0.75"), 4, "\"x\"");
+  EXPECT_FALSE(DecodeRecord(line).ok());
 }
 
 TEST(Record, CutsTextThatIsTooLong) {

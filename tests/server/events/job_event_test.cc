@@ -33,6 +33,8 @@ TEST(EventOfRecord, CopiesEveryFieldOfAStep) {
   step.memory_bytes = 1 << 19;
   step.nonfinite = true;
   step.skipped = true;
+  step.expert_share = {0.25, 0.75};
+  step.expert_imbalance = 1.5;
   const auto event = From(step);
   ASSERT_TRUE(event);
   EXPECT_EQ(EventType(*event), "step");
@@ -43,6 +45,8 @@ TEST(EventOfRecord, CopiesEveryFieldOfAStep) {
   EXPECT_EQ(static_cast<int>(set.size()), v1::Step::descriptor()->field_count());
   EXPECT_EQ(event->step().learning_rate(), 1e-4);
   EXPECT_EQ(event->step().loss_tokens(), 100);
+  EXPECT_EQ(event->step().expert_share(1), 0.75);
+  EXPECT_FALSE(From(StepRecord{.step = 1})->step().has_expert_imbalance());
 }
 
 TEST(EventOfRecord, CopiesTheOtherRecordsThatReadersSee) {

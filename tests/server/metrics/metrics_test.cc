@@ -85,6 +85,17 @@ TEST_F(MetricsText, AJobTellsLossStepAndTokens) {
   EXPECT_THAT(text, Not(HasSubstr("split=\"eval\"")));  // there was no evaluation
 }
 
+TEST_F(MetricsText, OnlyAMixtureOfExpertsTellsItsImbalance) {
+  Put(RunningJob());
+  metrics_.OnEvent(Step(0.2, false));
+  EXPECT_THAT(metrics_.Render(), Not(HasSubstr("mftd_job_expert_imbalance{")));
+  v1::JobEvent step = Step(0.2, false);
+  step.mutable_step()->set_expert_imbalance(1.75);
+  metrics_.OnEvent(step);
+  EXPECT_THAT(metrics_.Render(),
+              HasSubstr("mftd_job_expert_imbalance{mft_job=\"jaaaaaaaaaaa\"} 1.75\n"));
+}
+
 TEST_F(MetricsText, WhatIsNotFiniteIsCountedAndNotExported) {
   Job job = RunningJob();
   job.progress.train_loss = std::numeric_limits<double>::infinity();

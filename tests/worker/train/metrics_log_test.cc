@@ -217,6 +217,19 @@ TEST(MetricsLog, WritesMistralFinetunesKeysInOrderAndOursBehindThem) {
             "\"at\":\"2024-05-24T22:03:12.123456\",\"loss_tokens\":0}\n");
 }
 
+TEST(MetricsLog, TellsTheLoadOfExpertsBehindEverythingElse) {
+  TempDir dir;
+  const auto log = Open({.run_dir = dir.path(), .wall_micros = kAt});
+  const StepRecord step{.step = 1, .expert_share = {0.25, 0.75}, .expert_imbalance = 1.5};
+  ASSERT_TRUE(log->Train(step, kAt).ok());
+  const std::string line = ReadFile(dir.File("metrics.train.jsonl")).value();
+  EXPECT_TRUE(line.ends_with(",\"expert_imbalance\":1.5,\"expert_share\":[0.25,0.75]}\n")) << line;
+  const auto scalars = ReadEvents(EventFiles(dir.path(), ".train").at(0)).at(1).scalars;
+  EXPECT_EQ(scalars.at("train.expert_imbalance"), 1.5F);
+  EXPECT_EQ(scalars.at("train.expert_share.1"), 0.75F);
+  EXPECT_FALSE(scalars.contains("train.expert_share"));
+}
+
 TEST(MetricsLog, ResumingCutsBackToTheCheckpoint) {
   TempDir dir;
   MetricsLengths lengths;

@@ -2,6 +2,7 @@
 // The whole path of a training job against trajectories of mistral-finetune's own code in float64
 // (tests/fixtures/train/README.md has the tolerances).
 #include <cmath>
+#include <numeric>
 
 #include <gtest/gtest.h>
 
@@ -40,6 +41,17 @@ void ExpectWeightsNear(const std::string& path, const std::string& expected_path
   }
 }
 
+// The fixtures' mixtures have 4 experts, 2 of them for each token.
+void ExpectExpertLoad(const StepRecord& step, bool experts) {
+  EXPECT_EQ(step.expert_share.size(), experts ? 4U : 0U);
+  EXPECT_EQ(step.expert_imbalance.has_value(), experts);
+  if (experts) {
+    EXPECT_NEAR(std::accumulate(step.expert_share.begin(), step.expert_share.end(), 0.0), 1, 1e-9);
+    EXPECT_GE(*step.expert_imbalance, 1);
+    EXPECT_LE(*step.expert_imbalance, 2);
+  }
+}
+
 TEST_P(Trajectory, EqualsTheReference) {
   TempDir dir;
   TrainRun run(dir.path(), GetParam().fixture);
@@ -63,6 +75,7 @@ TEST_P(Trajectory, EqualsTheReference) {
     EXPECT_NEAR(steps[i].beta1, want["beta1"].get<double>(), 1e-9);
     EXPECT_EQ(steps[i].loss_tokens, want["loss_tokens"].get<int64_t>());
     EXPECT_DOUBLE_EQ(steps[i].perplexity, std::exp(steps[i].loss));
+    ExpectExpertLoad(steps[i], std::string(GetParam().fixture).find("moe") != std::string::npos);
   }
   ExpectWeightsNear(run.Checkpoint(run.spec.max_steps) + "/consolidated/lora.safetensors",
                     stem + "final." + GetParam().loss_norm + ".safetensors");
