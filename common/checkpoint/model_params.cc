@@ -62,10 +62,33 @@ Result<std::optional<MoeParams>> ReadMoe(const Json& json) {
   if (!json.contains("moe") || json["moe"].is_null()) {
     return std::optional<MoeParams>();
   }
+  const Json& section = json["moe"];
+  if (!section.is_object()) {
+    return InvalidArgument("\"moe\" must be an object");
+  }
   MoeParams moe;
-  MFT_ASSIGN_OR_RETURN(moe.num_experts, Size(json["moe"], "num_experts", kMaxExperts));
-  MFT_ASSIGN_OR_RETURN(moe.num_experts_per_tok,
-                       Size(json["moe"], "num_experts_per_tok", moe.num_experts));
+  for (const auto& [key, value] : section.items()) {
+    if (value.is_null()) {
+      continue;
+    }
+    if (key == "num_experts") {
+      MFT_ASSIGN_OR_RETURN(moe.num_experts, Size(section, "num_experts", kMaxExperts));
+    } else if (key == "num_experts_per_tok") {
+      MFT_ASSIGN_OR_RETURN(moe.num_experts_per_tok,
+                           Size(section, "num_experts_per_tok", kMaxExperts));
+    } else {  // shared experts, experts in some layers only: other networks
+      return Unimplemented(StrCat("\"moe\": \"",
+                                  Printable(key, 80),
+                                  "\": models with it cannot be trained by this version"));
+    }
+  }
+  if (moe.num_experts_per_tok > moe.num_experts) {
+    return InvalidArgument(StrCat("\"moe\": \"num_experts_per_tok\" (",
+                                  moe.num_experts_per_tok,
+                                  ") is more than \"num_experts\" (",
+                                  moe.num_experts,
+                                  ")"));
+  }
   return std::optional<MoeParams>(moe);
 }
 

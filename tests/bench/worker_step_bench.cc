@@ -5,7 +5,9 @@
 // their gradient. Attention is not counted, so the figure is what a user gains from faster code.
 //
 //   worker_step_bench [--rounds N] [--threads N] [--policy nothing|mlp|block]
-//                     [--kernels avx512|avx2|baseline] [--clock wall|cpu]
+//                     [--kernels avx512|avx2|baseline] [--clock wall|cpu] [--experts N]
+// --experts: a mixture of N, two for each token, each half as wide: as many FLOPs as the dense
+// model.
 
 #include <algorithm>
 #include <cstdio>
@@ -97,6 +99,10 @@ KernelTable TimedKernels(const KernelTable& kernels) {
   Wrap<&KernelTable::cross_entropy>(table, "cross_entropy");
   Wrap<&KernelTable::gather_rows>(table, "gather_rows");
   Wrap<&KernelTable::scatter_add_rows>(table, "scatter_add_rows");
+  Wrap<&KernelTable::route>(table, "route");
+  Wrap<&KernelTable::route_backward>(table, "route_backward");
+  Wrap<&KernelTable::swiglu_backward_dot>(table, "swiglu_backward_dot");
+  Wrap<&KernelTable::scale_rows>(table, "scale_rows");
   return table;
 }
 
@@ -110,13 +116,16 @@ struct Options {
   int threads = 2;
   RecomputePolicy policy = RecomputePolicy::kNothing;
   std::string kernels;
+  int64_t experts = 0;
 };
 
+constexpr int64_t kRank = 16;
+const std::vector<std::string> kModules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"};
 constexpr int64_t kSequences = 4;
 constexpr int64_t kSeqLen = 512;
 constexpr int64_t kTokens = kSequences * kSeqLen;
 
-ModelParams BenchParams() {
+ModelParams BenchParams(int64_t experts) {
   ModelParams params;
   params.dim = 512;
   params.n_layers = 8;
@@ -127,6 +136,10 @@ ModelParams BenchParams() {
   params.vocab_size = 32000;
   params.norm_eps = 1e-5;
   params.rope_theta = 1e4;
+  if (experts > 0) {
+    params.moe = MoeParams{.num_experts = experts, .num_experts_per_tok = 2};
+    params.hidden_dim /= 2;
+  }
   return params;
 }
 
@@ -144,11 +157,10 @@ double MatmulFlopsPerSecond(const at::Tensor& a, const at::Tensor& b, at::Tensor
 
 struct Bench {
   explicit Bench(const Options& options)
-      : weights(BenchParams()),
+      : weights(BenchParams(options.experts)),
         kernels(
             TimedKernels(options.kernels.empty() ? CpuKernels() : *CpuKernelsFor(options.kernels))),
-        store(weights.params(),
-              {.rank = 16, .target_modules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"}}),
+        store(weights.params(), {.rank = kRank, .target_modules = kModules}),
         model(weights,
               store,
               kernels,
@@ -199,9 +211,10 @@ void Run(const Options& options) {
   at::Tensor y = at::empty({kTokens, 2048});
   bench.Step();
   MatmulFlopsPerSecond(a, b, y);
-  const double flops = static_cast<double>(kTokens) *
-                       static_cast<double>(4 * ActiveMatmulParameters(bench.weights.params()) +
-                                           6 * bench.store.size());
+  const double flops =
+      static_cast<double>(kTokens) *
+      static_cast<double>(4 * ActiveMatmulParameters(bench.weights.params()) +
+                          6 * ActiveLoraParameters(bench.weights.params(), kRank, kModules));
   std::vector<double> ratios;
   std::vector<double> rates;
   std::vector<double> steps;
@@ -254,6 +267,8 @@ int main(int argc, char** argv) {
       options.policy = value == "block" ? mft::RecomputePolicy::kBlock
                        : value == "mlp" ? mft::RecomputePolicy::kMlp
                                         : mft::RecomputePolicy::kNothing;
+    } else if (name == "--experts") {
+      options.experts = std::stoi(value);
     } else if (name == "--clock") {
       mft::g_clock = value == "cpu" ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC;
     } else {

@@ -89,6 +89,27 @@ TEST(ModelParams, HostileSizesCannotOverflowACount) {
   EXPECT_FALSE(Read(Replace(largest, "131072", "131073")).ok());
 }
 
+TEST(ModelParams, ReadsTheExpertsAndRefusesOtherKindsOfThem) {
+  const auto read = [](const std::string& moe) {
+    return Read(Replace(k7B, "}", ", \"moe\": " + moe + "}"));
+  };
+  EXPECT_EQ(read(R"({"num_experts": 4, "num_experts_per_tok": 1})")->moe->num_experts, 4);
+  EXPECT_EQ(read("{}")->moe->num_experts, 8);  // mistral-finetune's defaults
+  EXPECT_EQ(read("{}")->moe->num_experts_per_tok, 2);
+  EXPECT_FALSE(read("null")->moe.has_value());
+  for (const auto& [moe, named] : std::vector<std::pair<std::string, std::string>>{
+           {R"({"num_experts": 4, "num_experts_per_tok": 5})", "\"num_experts_per_tok\" (5)"},
+           {R"({"num_experts": 0})", "\"num_experts\" must be between"},
+           {R"({"num_experts": "8"})", "\"num_experts\""},
+           {R"({"num_shared_experts": 1})", "\"num_shared_experts\": models with it"},
+           {"8", "must be an object"}}) {
+    const auto params = read(moe);
+    ASSERT_FALSE(params.ok()) << moe;
+    EXPECT_NE(params.status().message().find(named), std::string::npos)
+        << params.status().message();
+  }
+}
+
 TEST(ModelParams, InfersRopeTheta) {
   const std::string without = Replace(k7B, R"(, "rope_theta": 1000000.0)", "");
   EXPECT_EQ(Read(without)->rope_theta, 1e6);

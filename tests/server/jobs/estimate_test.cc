@@ -40,6 +40,26 @@ TEST(EstimateJob, GivesTheKnownFiguresOf7B) {
   EXPECT_GT(estimate.memory_bytes, 14'496'047'104 + 167'772'160LL * 18 + (int64_t{8} << 30));
 }
 
+// Weights and adapters of every expert, activations and time of those that a token visits.
+TEST(EstimateJob, CountsTheExpertsOfAMixture) {
+  const NodeFacts node{.device = "cuda", .precision = "bf16", .flops_per_second = 250e12};
+  ModelParams mixture = Mistral7B();
+  mixture.moe = MoeParams{.num_experts = 8, .num_experts_per_tok = 2};
+  JobSpec spec = Recipe();
+  spec.checkpoint = false;
+  const JobEstimate dense = EstimateJob(spec, Mistral7B(), {}, node);
+  const JobEstimate experts = EstimateJob(spec, mixture, {}, node);
+  EXPECT_EQ(experts.trainable_parameters, 960'495'616);
+  EXPECT_EQ(experts.weights_bytes, 2 * TotalParameters(mixture));
+  const int64_t kept = experts.memory_bytes - experts.weights_bytes -
+                       experts.trainable_parameters * 18 -
+                       (dense.memory_bytes - dense.weights_bytes - dense.trainable_parameters * 18);
+  // Gate, up and x A of one expert more for each row of every layer.
+  EXPECT_NEAR(static_cast<double>(kept), 32768.0 * 32 * 2 * (2 * 14336 + 3 * 64), 0.02 * kept);
+  EXPECT_GT(experts.seconds, 1.7 * dense.seconds);
+  EXPECT_LT(experts.seconds, 2 * dense.seconds);
+}
+
 TEST(EstimateJob, MemoryFollowsTheRecomputePolicyAndSizes) {
   const NodeFacts node{.device = "cuda", .precision = "bf16"};
   JobSpec spec = Recipe();

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "common/base/files.h"
+#include "common/base/strings.h"
 #include "common/checkpoint/model_params.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/temp_dir.h"
@@ -40,8 +41,14 @@ int32_t Next(Engine& engine, const std::vector<int32_t>& context) {
   return static_cast<int32_t>(std::max_element(last, logits.end()) - last);
 }
 
-TEST(Engine, GreedyAnswersAreTheArgmaxOfAFullForwardPassEachTime) {
-  const auto engine = Open({.adapter = kAdapter});
+class EngineOfModels : public ::testing::TestWithParam<const char*> {};
+
+INSTANTIATE_TEST_SUITE_P(Fixtures, EngineOfModels, ::testing::Values("dense", "moe"));
+
+TEST_P(EngineOfModels, GreedyAnswersAreTheArgmaxOfAFullForwardPassEachTime) {
+  const std::string fixture = Fixture(StrCat("train/", GetParam()));
+  const auto engine =
+      Open({.model_dir = fixture + "/model", .adapter = fixture + "/lora_init.safetensors"});
   std::vector<int32_t> context = {1, 294, 436, 413, 394, 35};
   const auto answer = engine->Generate({.prompt = context, .max_tokens = 24}, Ignore);
   ASSERT_TRUE(answer.ok());

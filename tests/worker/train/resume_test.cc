@@ -22,8 +22,11 @@ using testing::TempDir;
 using testing::TrainRun;
 
 // Long enough to be stopped in the middle.
-TrainRun LongRun(const TempDir& dir, const std::string& name, int64_t max_steps = 150) {
-  TrainRun run(dir.path() + "/" + name, "dense-headdim");
+TrainRun LongRun(const TempDir& dir,
+                 const std::string& name,
+                 int64_t max_steps = 150,
+                 const std::string& fixture = "dense-headdim") {
+  TrainRun run(dir.path() + "/" + name, fixture);
   run.spec.max_steps = max_steps;
   run.spec.no_eval = false;
   run.spec.eval_freq = 40;
@@ -56,15 +59,23 @@ struct Steps {
   }
 };
 
-class Resume : public ::testing::TestWithParam<int> {};
+struct ResumeCase {
+  const char* name;
+  int threads;
+  const char* fixture;
+  double dropout;
+};
+
+class Resume : public ::testing::TestWithParam<ResumeCase> {};
 
 TEST_P(Resume, AfterSigtermTheRemainingStepsAreBitwiseThoseOfAnUndisturbedRun) {
   TempDir dir;
   // Threads that wait for each other are slow on a busy machine.
-  const int64_t last = GetParam() == 1 ? 150 : 60;
-  TrainRun undisturbed = LongRun(dir, "a", last);
-  TrainRun stopped = LongRun(dir, "b", last);
-  undisturbed.threads = stopped.threads = GetParam();
+  const int64_t last = GetParam().threads == 1 ? 150 : 60;
+  TrainRun undisturbed = LongRun(dir, "a", last, GetParam().fixture);
+  TrainRun stopped = LongRun(dir, "b", last, GetParam().fixture);
+  undisturbed.threads = stopped.threads = GetParam().threads;
+  undisturbed.spec.lora.dropout = stopped.spec.lora.dropout = GetParam().dropout;
   ASSERT_EQ(undisturbed.Run().exit_code, 0);
   Steps expected;
   expected.Append(undisturbed);
@@ -101,7 +112,12 @@ TEST_P(Resume, AfterSigtermTheRemainingStepsAreBitwiseThoseOfAnUndisturbedRun) {
             static_cast<size_t>(last / 40 + 1));
 }
 
-INSTANTIATE_TEST_SUITE_P(Threads, Resume, ::testing::Values(1, 2));
+INSTANTIATE_TEST_SUITE_P(Jobs,
+                         Resume,
+                         ::testing::Values(ResumeCase{"OneThread", 1, "dense-headdim", 0},
+                                           ResumeCase{"TwoThreads", 2, "dense-headdim", 0},
+                                           ResumeCase{"ExpertsAndDropout", 1, "moe", 0.1}),
+                         [](const auto& job) { return job.param.name; });
 
 TEST(Resume, AKilledRunGoesOnFromItsNewestGoodCheckpoint) {
   TempDir dir;
