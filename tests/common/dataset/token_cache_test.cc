@@ -2,11 +2,13 @@
 #include "common/dataset/token_cache.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <functional>
 #include <set>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -96,6 +98,32 @@ TEST(TokenCache, RemembersTheFirstWarningsOfEachFileAndTheNumber) {
   ASSERT_EQ(files[2].warnings.size(), 100U);
   EXPECT_EQ(files[2].warnings[99].line, 99);
   EXPECT_LT(files[2].warnings[99].text.size(), 1100U);
+}
+
+// For ThreadSanitizer: an index and samples that nobody has verified yet, from many threads at
+// once.
+TEST(TokenCache, IsReadFromManyThreads) {
+  const TempDir dir;
+  TestSource source = {.files = {{}}};
+  for (int32_t i = 0; i < 500; ++i) {
+    source.files[0].push_back({.tokens = {1, i, 2}});
+  }
+  BuildCache(dir.File("key"), {source});
+  const auto cache = TokenCache::Open(dir.File("key")).value();
+  std::atomic<int> right = 0;
+  {
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 4; ++t) {
+      threads.emplace_back([&] {
+        EXPECT_TRUE(cache->VerifyIndex().ok());
+        for (int32_t i = 0; i < 500; ++i) {
+          const auto sample = cache->sample(0, i);
+          right += sample.ok() && sample->tokens[1] == i && cache->info(0, i).length == 3 ? 1 : 0;
+        }
+      });
+    }
+  }
+  EXPECT_EQ(right, 2000);
 }
 
 TEST(TokenCache, AnEmptyCacheIsReadable) {
