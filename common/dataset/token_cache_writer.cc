@@ -106,6 +106,10 @@ Status FileTokenCacheWriter::Init() {
 
 Status FileTokenCacheWriter::Append(std::string_view data) {
   offset_ += data.size();
+  if (data.size() >= kBufferBytes) {  // a long sample is not copied once more
+    MFT_RETURN_IF_ERROR(Flush());
+    return WriteAll(fd_.get(), data, path_);
+  }
   buffer_.append(data);
   return buffer_.size() < kBufferBytes ? Status::Ok() : Flush();
 }

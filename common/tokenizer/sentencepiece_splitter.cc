@@ -55,6 +55,15 @@ bool SentencePieceSplitter::HasUserDefined(std::string_view text) const {
   return false;
 }
 
+size_t SentencePieceSplitter::Cut(std::string_view text, size_t at) const {
+  const auto continues = [&] { return (static_cast<uint8_t>(text[at]) & 0xC0) == 0x80; };
+  while (at < text.size() && continues()) {
+    ++at;
+  }
+  const size_t end = at < text.size() ? End(text, at) : at;
+  return end == kMalformed ? text.size() : end;  // who encodes the rest meets it, too
+}
+
 size_t SentencePieceSplitter::End(std::string_view text, size_t begin) const {
   size_t at = begin;
   while (true) {

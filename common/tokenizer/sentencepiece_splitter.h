@@ -30,6 +30,9 @@ class SentencePieceSplitter {
   // kMalformed where the text is no UTF-8.
   size_t End(std::string_view text, size_t begin) const;
 
+  // The end of a part, the first one behind `at` < text.size() or that at the next character.
+  size_t Cut(std::string_view text, size_t at) const;
+
  private:
   bool Joins(uint32_t first, uint32_t second) const;
 

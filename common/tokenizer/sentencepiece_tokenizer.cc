@@ -10,6 +10,7 @@
 #include "common/base/files.h"
 #include "common/base/ids.h"
 #include "common/base/strings.h"
+#include "common/tokenizer/long_text.h"
 #include "common/tokenizer/piece_cache.h"
 #include "common/tokenizer/sentencepiece_bpe.h"
 #include "common/tokenizer/sentencepiece_file.h"
@@ -61,7 +62,9 @@ class SentencePieceTokenizer final : public Tokenizer {
     if (text.empty()) {
       return;
     }
+    const size_t before = out.size();
     if (fast_ == nullptr || fast_->splitter.HasUserDefined(text) || !EncodeParts(text, out)) {
+      out.resize(before);
       std::vector<int> ids;
       const auto status = processor_.Encode(text, &ids);
       MFT_CHECK(status.ok(), status.ToString());
@@ -111,8 +114,20 @@ class SentencePieceTokenizer final : public Tokenizer {
 
   // Part by part; false where the text is no UTF-8.
   bool EncodeParts(std::string_view text, std::vector<int32_t>& out) const {
+    return EncodeInWindows(
+        text,
+        [&](size_t at) { return fast_->splitter.Cut(text, at); },
+        [&](std::string_view window, bool is_first) {
+          return EncodeWindow(is_first ? " " : "", window, out);
+        },
+        out);
+  }
+
+  bool EncodeWindow(std::string_view prefix,
+                    std::string_view window,
+                    std::vector<int32_t>& out) const {
     PieceCachePool::Lease lease = fast_->caches.Take();
-    const std::string_view whole = lease->Begin(" ", text);
+    const std::string_view whole = lease->Begin(prefix, window);
     for (size_t begin = 0; begin < whole.size();) {
       const size_t end = fast_->splitter.End(whole, begin);
       if (end == SentencePieceSplitter::kMalformed) {

@@ -29,6 +29,19 @@ constexpr bool In(unsigned set, CharClass kind) {
 }
 }  // namespace
 
+// A digit is a piece of its own, no alternative takes a space behind a letter, and none looks back.
+size_t TekkenCut(std::string_view text, size_t at) {
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  const auto is_end = [&] {
+    return at > 0 && (is_digit(text[at - 1]) || (is_letter(text[at - 1]) && text[at] == ' '));
+  };
+  while (at < text.size() && !is_end()) {
+    ++at;
+  }
+  return at;
+}
+
 TekkenSplitter::Char TekkenSplitter::At(size_t at) const {
   const auto byte = [&](size_t i) { return static_cast<uint32_t>(static_cast<uint8_t>(text_[i])); };
   const uint32_t first = byte(at);

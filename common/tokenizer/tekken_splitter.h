@@ -11,6 +11,10 @@ namespace mft {
 // The pattern of every released Tekken file.
 extern const std::string_view kTekkenPattern;
 
+// The first place from `at` on, or the end of `text`, that is an end of a piece whatever stands
+// around it: pieces of both sides are those of the whole.
+size_t TekkenCut(std::string_view text, size_t at);
+
 // Matches kTekkenPattern by hand: leftmost, first alternative that matches, as a backtracking
 // engine does. Linear in the text. Threads: one object a thread; the text must outlive it.
 class TekkenSplitter {

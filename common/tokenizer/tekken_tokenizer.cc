@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "common/tokenizer/byte_pairs.h"
+#include "common/tokenizer/long_text.h"
 #include "common/tokenizer/piece_cache.h"
 #include "common/tokenizer/regex_splitter.h"
 #include "common/tokenizer/tekken_file.h"
@@ -60,12 +61,17 @@ class TekkenTokenizer final : public Tokenizer {
       out.insert(out.end(), ids.data(), end);
       return;
     }
-    PieceCachePool::Lease lease = caches_.Take();
-    TekkenSplitter splitter(lease->Begin("", text));
-    for (std::string_view piece = splitter.Next(); !piece.empty(); piece = splitter.Next()) {
-      lease->Add(piece, [&](int32_t* to) { return pairs_.Encode(piece, offset, to); });
-    }
-    lease->End(out);
+    const auto encode = [&](std::string_view window, bool) {
+      PieceCachePool::Lease lease = caches_.Take();
+      TekkenSplitter splitter(lease->Begin("", window));
+      for (std::string_view piece = splitter.Next(); !piece.empty(); piece = splitter.Next()) {
+        lease->Add(piece, [&](int32_t* to) { return pairs_.Encode(piece, offset, to); });
+      }
+      lease->End(out);
+      return true;
+    };
+    EncodeInWindows(
+        text, [&](size_t at) { return TekkenCut(text, at); }, encode, out);
   }
 
   Result<int32_t> SpecialToken(std::string_view name) const override {

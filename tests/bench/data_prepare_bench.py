@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory and speed of mft-data prepare on a large file of synthetic chats.
 
-  PYTHONPATH=.deps/python /usr/bin/python3 tests/bench/data_prepare_bench.py [--megabytes 1000] [--short]
+  PYTHONPATH=.deps/python /usr/bin/python3 tests/bench/data_prepare_bench.py [--megabytes 1000] [--short | --one-line]
 
 Generates the file in a temporary directory (needs about 2.5 times its size), prepares it, and prints the peak of the resident memory
-(VmHWM) and the throughput, hashing and publishing included. --short: one question and answer of a few words a line.
+(VmHWM) and the throughput, hashing and publishing included. --short: one question and answer of a few words a line. --one-line: one
+chat of so many megabytes (67 at most, the limit is 64 MiB).
 """
 import argparse
 import json
@@ -32,8 +33,17 @@ def short_lines(count):
         yield (json.dumps({"messages": messages}) + "\n").encode()
 
 
-def make_data(path, megabytes, short):
+def one_line(megabytes):
+    words = random.Random(1)
+    text = " ".join(words.choices(("The", "quick", "brown", "fox", "jumps", "over", "42", "lazy", "dogs.\n", "\u00e9t\u00e9"), k=200_000))
+    text *= int(megabytes * 1_000_000 / len(text.encode()) - 0.1)
+    return (json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": text}]}, ensure_ascii=False) + "\n").encode()
+
+
+def make_data(path, megabytes, short, single):
     """A block of synthetic text, again and again: making 1 GB of it would take minutes."""
+    if single:
+        return path.write_bytes(one_line(megabytes))
     block = path.with_suffix(".block")
     if short:
         block.write_bytes(b"".join(short_lines(50_000)))
@@ -59,12 +69,14 @@ def peak_mib(pid):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=1000)
-    parser.add_argument("--short", action="store_true")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--short", action="store_true")
+    form.add_argument("--one-line", action="store_true")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        size = make_data(folder / "chats.jsonl", arguments.megabytes, arguments.short)
+        size = make_data(folder / "chats.jsonl", arguments.megabytes, arguments.short, arguments.one_line)
         (folder / "model").mkdir()
         (folder / "model/params.json").write_text(json.dumps(MODEL))
         (folder / "model/tokenizer.model.v3").symlink_to(SPM_V3)
