@@ -110,6 +110,23 @@ TEST(Routing, GroupsVisitsByExpertInOrderOfTheRows) {
   }
 }
 
+TEST(Routing, DropoutOfAnExpertKnowsWhereItsRowsComeFrom) {
+  Routing routing({.num_experts = 2, .num_experts_per_tok = 1}, 3);
+  const std::vector<int32_t> chosen = {1, 0, 1};
+  std::copy(chosen.begin(), chosen.end(), routing.chosen());
+  routing.Group(3);
+  const std::vector<int64_t> pack = {90, 7, 7, 8};  // the piece begins at row 1 of the tile
+  const std::vector<int32_t> row = {91, 4, 5, 0};
+  const Dropout tile{.probability = 0.5, .layer = 6, .pack = pack.data(), .row = row.data()};
+  routing.GroupDropout(tile, 1);
+  const Dropout of_last = routing.DropoutOf(tile, 1);
+  EXPECT_EQ(of_last.expert, 1);
+  EXPECT_EQ(of_last.layer, 6);
+  EXPECT_EQ(std::vector<int64_t>(of_last.pack, of_last.pack + 2), (std::vector<int64_t>{7, 8}));
+  EXPECT_EQ(std::vector<int32_t>(of_last.row, of_last.row + 2), (std::vector<int32_t>{4, 0}));
+  EXPECT_EQ(routing.DropoutOf(tile, 0).row[0], 5);
+}
+
 // Forward passes of training count, neither recomputation nor evaluation does.
 TEST(Routing, CountsTheRowsOfEveryExpertOnce) {
   const ModelParams params{.dim = 32,

@@ -48,6 +48,16 @@ TEST(Memory, OfAJobThatRecomputesNothing) {
       << "full logits would go unnoticed";
 }
 
+// Gate, up and x A of two experts for each row are kept, whatever the number of experts.
+TEST(Memory, OfAJobWithExperts) {
+  ModelParams params = Model(12, 256, 16'384);
+  params.moe = MoeParams{.num_experts = 4, .num_experts_per_tok = 2};
+  const MemoryFigures f =
+      MeasureMemory({.params = params, .policy = RecomputePolicy::kNothing, .document_rows = 4096});
+  EXPECT_LE(f.peak - f.program, f.bound()) << Describe(f);
+  EXPECT_GT(f.peak - f.program, f.weights + f.lora_states + f.kept / 2) << Describe(f);
+}
+
 // The default. A model this small keeps less than the program itself takes, which is left out.
 TEST(Memory, OfAJobThatRecomputesBlocks) {
   const MemoryFigures f =
