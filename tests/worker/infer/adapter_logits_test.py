@@ -49,6 +49,20 @@ def merge(base, adapter, scaling):
     return merged
 
 
+def swiglu(layer, module, x):
+    gate = torch.nn.functional.silu(x @ layer[f"{module}.w1"].T)
+    return (gate * (x @ layer[f"{module}.w3"].T)) @ layer[f"{module}.w2"].T
+
+
+def feed_forward(layer, moe, x):
+    if moe is None:
+        return swiglu(layer, "feed_forward", x)
+    logits = x @ layer["feed_forward.gate"].T
+    best, chosen = logits.topk(moe["num_experts_per_tok"])
+    share = torch.zeros_like(logits).scatter(-1, chosen, best.softmax(-1))
+    return sum(share[:, e:e + 1] * swiglu(layer, f"feed_forward.experts.{e}", x) for e in range(moe["num_experts"]))
+
+
 def forward(weights, params, tokens):
     """Mistral's architecture as Hugging Face and mistral-inference define it, written down once more."""
     heads, kv_heads, width = params["n_heads"], params["n_kv_heads"], params["head_dim"]
@@ -76,8 +90,7 @@ def forward(weights, params, tokens):
         mixed = torch.einsum("hqk,khe->qhe", scores.softmax(-1), v).reshape(count, -1)
         hidden = hidden + mixed @ layer["attention.wo"].T
         x = norm(hidden, layer["ffn_norm"])
-        gate = torch.nn.functional.silu(x @ layer["feed_forward.w1"].T)
-        hidden = hidden + (gate * (x @ layer["feed_forward.w3"].T)) @ layer["feed_forward.w2"].T
+        hidden = hidden + feed_forward(layer, params["moe"], x)
     return norm(hidden, weights["norm.weight"]) @ weights["output.weight"].T
 
 
@@ -125,6 +138,9 @@ class AdapterLogits(unittest.TestCase):
 
     def test_some_projections_and_another_head_width(self):
         self.check("dense-headdim", 0.5, "[wq, wv, w2]")
+
+    def test_experts(self):
+        self.check("moe", 2.0, "[wq, wk, wv, wo, w1, w2, w3]")
 
 
 if __name__ == "__main__":
