@@ -2,7 +2,9 @@
 #include "common/dataset/sample_parser.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
+#include <utility>
 
 #include "common/dataset/sample_fields.h"
 
@@ -12,6 +14,8 @@ namespace {
 using samples::NotNull;
 using samples::Problem;
 using samples::Quote;
+
+constexpr std::array<std::string_view, 4> kIntLists = {"tokens", "mask", "input_ids", "labels"};
 
 Status NotUtf8(std::string_view line, size_t at) {
   constexpr std::string_view kDigits = "0123456789abcdef";
@@ -35,7 +39,7 @@ std::string LimitText(const Status& status) {
                                             : StrCat("invalid JSON: ", status.message());
 }
 
-Result<PyJson> ParseLine(std::string_view line) {
+Result<PyJsonParsed> ParseLine(std::string_view line) {
   const size_t bad_byte = FirstInvalidUtf8(line);
   if (bad_byte < line.size()) {
     return NotUtf8(line, bad_byte);
@@ -47,7 +51,9 @@ Result<PyJson> ParseLine(std::string_view line) {
     return Problem("JSONDecodeError",
                    "the line begins with a byte order mark; save the file as UTF-8 without it");
   }
-  auto parsed = ParsePyJson(line);
+  // Bounds the memory of a line, also one of nothing but small values.
+  constexpr size_t kMaxValues = size_t{1} << 20;
+  auto parsed = ParsePyJson(line, {.max_values = kMaxValues, .int_lists = kIntLists});
   if (!parsed.ok()) {
     return Problem("JSONDecodeError", LimitText(parsed.status()));
   }
@@ -65,7 +71,7 @@ Result<PyJson> ParseLine(std::string_view line) {
                           " ",
                           Quote(parsed->value)));
   }
-  return std::move(parsed->value);
+  return parsed;
 }
 
 Result<TextSample> ParseText(const PyJson& object) {
@@ -88,8 +94,12 @@ Result<TextSample> ParseText(const PyJson& object) {
   return TextSample{value->text};
 }
 
-Result<std::vector<int32_t>> IntList(const PyJson& object, const std::string& key) {
-  const PyJson* list = object.Find(key);
+// Takes the list out of `line`.
+Result<std::vector<int32_t>> IntList(PyJsonParsed& line, const std::string& key) {
+  if (const auto read = line.int_lists.find(key); read != line.int_lists.end()) {
+    return std::move(read->second);
+  }
+  const PyJson* list = line.value.Find(key);
   if (list == nullptr || !list->is(PyJson::Kind::kList)) {
     return Problem("TokensFormatError",
                    StrCat("\"",
@@ -129,17 +139,17 @@ Status SameLength(size_t tokens, size_t others, std::string_view key) {
   return Status::Ok();
 }
 
-Result<TokenSample> ParseTokens(const PyJson& object) {
+Result<TokenSample> ParseTokens(PyJsonParsed& line) {
+  const PyJson& object = line.value;
   constexpr int32_t kIgnored = -100;  // Hugging Face's label of a token without loss
   const bool hugging_face = object.Find("tokens") == nullptr;
   TokenSample result;
-  MFT_ASSIGN_OR_RETURN(result.sample.tokens,
-                       IntList(object, hugging_face ? "input_ids" : "tokens"));
+  MFT_ASSIGN_OR_RETURN(result.sample.tokens, IntList(line, hugging_face ? "input_ids" : "tokens"));
   const auto& tokens = result.sample.tokens;
   result.sample.mask.assign(tokens.size(), 1);
   const char* key = hugging_face ? "labels" : "mask";
   if (NotNull(object, key) != nullptr) {
-    MFT_ASSIGN_OR_RETURN(const std::vector<int32_t> values, IntList(object, key));
+    MFT_ASSIGN_OR_RETURN(const std::vector<int32_t> values, IntList(line, key));
     MFT_RETURN_IF_ERROR(SameLength(tokens.size(), values.size(), key));
     for (size_t i = 0; i < values.size(); ++i) {
       if (hugging_face ? values[i] != kIgnored && values[i] != tokens[i]
@@ -175,9 +185,10 @@ bool HasTokens(const PyJson& object) {
 }  // namespace
 
 Result<Sample> ParseSample(SourceKind kind, std::string_view line) {
-  MFT_ASSIGN_OR_RETURN(const PyJson object, ParseLine(line));
+  MFT_ASSIGN_OR_RETURN(PyJsonParsed parsed_line, ParseLine(line));
+  const PyJson& object = parsed_line.value;
   if (HasTokens(object)) {
-    MFT_ASSIGN_OR_RETURN(TokenSample sample, ParseTokens(object));
+    MFT_ASSIGN_OR_RETURN(TokenSample sample, ParseTokens(parsed_line));
     return Sample(std::move(sample));
   }
   const bool has_text = object.Find("text") != nullptr || object.Find("content") != nullptr;

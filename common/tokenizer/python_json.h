@@ -6,6 +6,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,7 +48,11 @@ struct PyJson::Member {
 struct PyJsonLimits {
   int max_depth = 200;
   size_t max_int_digits = 4300;         // Python's own limit
-  size_t max_values = size_t{1} << 22;  // bounds the memory, about 100 bytes a value
+  size_t max_values = size_t{1} << 22;  // bounds the memory, 100 to 200 bytes a value
+  // Members of the outermost object whose lists of integers of 32 bits are read into
+  // PyJsonParsed::int_lists: 4 bytes each, and they do not count as values. Who asks for it looks
+  // there: the value itself is an empty list.
+  std::span<const std::string_view> int_lists = {};
 };
 
 struct PyJsonParsed {
@@ -53,6 +60,7 @@ struct PyJsonParsed {
   std::string duplicate_key;  // the first key that stood twice in an object ("" none); the last
                               // value counts
   bool has_duplicate = false;
+  std::map<std::string, std::vector<int32_t>, std::less<>> int_lists;  // none is empty
 };
 
 // json.loads. INVALID_ARGUMENT with line and column for what is no JSON; OUT_OF_RANGE past a limit,

@@ -44,29 +44,6 @@ bool IsDigit(char c) {
   return c >= '0' && c <= '9';
 }
 
-// repr(float): shortest digits that read back equal; scientific below 1e-4 and from 1e16 on.
-std::string FloatRepr(double value) {
-  if (std::isinf(value)) {
-    return value > 0 ? "Infinity" : "-Infinity";
-  }
-  std::array<char, 64> buffer{};
-  const auto scientific = std::to_chars(
-      buffer.data(), buffer.data() + buffer.size(), value, std::chars_format::scientific);
-  const std::string_view text(buffer.data(), scientific.ptr);
-  const size_t e = text.find('e');
-  int exponent = 0;
-  const char* exponent_begin = text.data() + e + (text[e + 1] == '+' ? 2 : 1);
-  std::from_chars(exponent_begin, text.data() + text.size(), exponent);
-  if (exponent < -4 || exponent >= 16) {
-    return std::string(
-        text);  // to_chars writes at least two exponent digits and the sign, as Python does
-  }
-  const auto fixed =
-      std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, std::chars_format::fixed);
-  std::string out(buffer.data(), fixed.ptr);
-  return out.find('.') == std::string::npos ? out + ".0" : out;
-}
-
 // Where an object has a key: by search while the keys are few, then by a map, so that an object of
 // n keys costs n log n, whoever chose them.
 class KeyIndex {
@@ -137,7 +114,8 @@ class Parser {
 
   Status Value(PyJson& value, int depth) {
     if (++values_ > limits_.max_values) {
-      return PastLimit(StrCat("JSON of more than ", limits_.max_values, " values"));
+      return PastLimit(
+          StrCat("JSON of more than ", limits_.max_values, " values; split the sample"));
     }
     if (depth > limits_.max_depth) {
       return PastLimit(
@@ -239,7 +217,7 @@ class Parser {
       number = std::strtod(std::string(literal).c_str(), nullptr);
     }
     value.kind = PyJson::Kind::kFloat;
-    value.text = FloatRepr(number);
+    value.text = PyFloatRepr(number);
     return Status::Ok();
   }
 
@@ -313,6 +291,24 @@ class Parser {
     }
   }
 
+  bool IsIntList(const std::string& key) const {
+    return std::find(limits_.int_lists.begin(), limits_.int_lists.end(), key) !=
+           limits_.int_lists.end();
+  }
+
+  // False: not such a list, and nothing was read.
+  bool IntListValue(const std::string& key, PyJson& value) {
+    std::vector<int32_t> ints;
+    const size_t end = ReadIntList(text_, at_, ints);
+    if (end == at_) {
+      return false;
+    }
+    at_ = end;
+    value.kind = PyJson::Kind::kList;
+    out_.int_lists[key] = std::move(ints);
+    return true;
+  }
+
   Status ListValue(PyJson& value, int depth) {
     value.kind = PyJson::Kind::kList;
     ++at_;
@@ -354,7 +350,10 @@ class Parser {
       }
       SkipSpace();
       PyJson member;
-      MFT_RETURN_IF_ERROR(Value(member, depth + 1));
+      const bool ints = depth == 0 && IsIntList(key) && IntListValue(key, member);
+      if (!ints) {
+        MFT_RETURN_IF_ERROR(Value(member, depth + 1));
+      }
       Insert(value, index, std::move(key), std::move(member));
       SkipSpace();
       if (Take("}")) {

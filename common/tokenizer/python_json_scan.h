@@ -4,7 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace mft {
 
@@ -28,5 +30,12 @@ inline size_t EndOfPlainJson(std::string_view text, size_t at) {
   }
   return at;
 }
+
+// repr(float): shortest digits that read back equal; scientific below 1e-4 and from 1e16 on.
+std::string PyFloatRepr(double value);
+
+// Reads the JSON list at `at` if it holds nothing but integers of 32 bits, and one at least: the
+// place behind it. Any other is left for others to read, or to refuse: `at`.
+size_t ReadIntList(std::string_view text, size_t at, std::vector<int32_t>& ints);
 
 }  // namespace mft

@@ -21,9 +21,9 @@ std::string ProblemText(const Status& problem) {
 }
 
 Status LineEncoder::EncodeInto(SourceKind kind,
-                               const Sample& sample,
+                               Sample& sample,
                                std::vector<EncodedSample>& out) const {
-  if (const auto* tokens = std::get_if<TokenSample>(&sample)) {
+  if (auto* tokens = std::get_if<TokenSample>(&sample)) {
     const std::vector<int32_t>& ids = tokens->sample.tokens;
     for (size_t i = 0; i < ids.size(); ++i) {
       if (ids[i] < 0 || ids[i] >= options_.vocab_size) {
@@ -38,7 +38,7 @@ Status LineEncoder::EncodeInto(SourceKind kind,
                        "; tokenise with the model's own tokenizer")};
       }
     }
-    out.push_back(tokens->sample);
+    out.push_back(std::move(tokens->sample));
     return Status::Ok();
   }
   if (options_.tokenizer == nullptr && options_.check_only) {
@@ -78,7 +78,7 @@ EncodedLine LineEncoder::Encode(SourceKind kind, const DataLine& line) const {
                                       "; split the sample, or add the missing line ends")});
     return result;
   }
-  const Result<Sample> sample = ParseSample(kind, line.text);
+  Result<Sample> sample = ParseSample(kind, line.text);
   const Status status = sample.ok() ? EncodeInto(kind, *sample, result.samples) : sample.status();
   if (!status.ok()) {
     result.samples.clear();

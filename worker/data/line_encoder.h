@@ -43,7 +43,8 @@ class LineEncoder {
   EncodedLine Encode(SourceKind kind, const DataLine& line) const;
 
  private:
-  Status EncodeInto(SourceKind kind, const Sample& sample, std::vector<EncodedSample>& out) const;
+  // Takes the tokens out of a sample that has them.
+  Status EncodeInto(SourceKind kind, Sample& sample, std::vector<EncodedSample>& out) const;
 
   LineEncoderOptions options_;
 };

@@ -167,6 +167,33 @@ TEST(Tokens, BothSpellingsAreRead) {
   }
 }
 
+std::string Repeated(std::string_view item, size_t count) {
+  std::string text(item);
+  for (size_t i = 1; i < count; ++i) {
+    text += ",";
+    text += item;
+  }
+  return text;
+}
+
+TEST(Tokens, SamplesOfMillionsAreRead) {
+  constexpr size_t kTokens = 3'000'000;
+  const std::string line = R"({"tokens": [)" + Repeated("9", kTokens) + R"(], "mask": [)" +
+                           Repeated("1", kTokens) + "]}";
+  const auto sample = Encode(SourceKind::kInstruct, line);
+  ASSERT_TRUE(sample.ok()) << sample.status().ToString();
+  EXPECT_EQ(sample->tokens, std::vector<int32_t>(kTokens, 9));
+  EXPECT_EQ(sample->mask, std::vector<uint8_t>(kTokens, 1));
+}
+
+TEST(HostileLines, OfMillionsOfValuesAreRefused) {
+  const std::string line = R"({"messages": [)" + Repeated("{}", 1 << 20) + "]}";
+  const Status status = ParseSample(SourceKind::kInstruct, line).status();
+  EXPECT_EQ(status.reason(), "JSONDecodeError");
+  EXPECT_NE(status.message().find("more than 1048576 values; split the sample"), std::string::npos)
+      << status.message();
+}
+
 TEST(ToolSchemas, PatternsAreReadAsPythonReadsThem) {
   const auto with_pattern = [](const std::string& pattern) {
     return ParseSample(SourceKind::kInstruct,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/tokenizer/python_json.h"
 
+#include <array>
+
 #include <gtest/gtest.h>
 
 namespace mft {
@@ -79,6 +81,50 @@ TEST(PyJson, LimitsAreNoJsonErrors) {
   EXPECT_EQ(ParsePyJson("\"\\ud800 x\"").status().code(), Code::kOutOfRange);
   EXPECT_TRUE(ParsePyJson("[1, 2]", {.max_values = 3}).ok());
   EXPECT_EQ(ParsePyJson("[1, 2]", {.max_values = 2}).status().code(), Code::kOutOfRange);
+}
+
+constexpr std::array<std::string_view, 1> kTokens = {"tokens"};
+
+TEST(PyJson, ListsOfIntegersAreReadApartWhereAskedFor) {
+  const auto parsed = ParsePyJson(
+      R"({"tokens": [ 1,-2 ,0, -0,2147483647,-2147483648 ], "x": [1], "y": {"tokens": [3]}})",
+      {.int_lists = kTokens});
+  ASSERT_TRUE(parsed.ok()) << parsed.status().ToString();
+  ASSERT_EQ(parsed->int_lists.size(), 1U);
+  EXPECT_EQ(parsed->int_lists.at("tokens"),
+            (std::vector<int32_t>{1, -2, 0, 0, 2147483647, -2147483647 - 1}));
+  EXPECT_TRUE(parsed->value.Find("tokens")->is(PyJson::Kind::kList));
+  EXPECT_EQ(parsed->value.Find("x")->items.size(), 1U);
+  EXPECT_EQ(parsed->value.Find("y")->Find("tokens")->items.size(), 1U);
+  EXPECT_TRUE(
+      ParsePyJson(R"({"tokens": [1, 2, 3]})", {.max_values = 1, .int_lists = kTokens}).ok());
+}
+
+TEST(PyJson, OtherListsAreReadOrRefusedAsEver) {
+  for (const char* list :
+       {"[]",      "[1.5]", "[1, 2e3]", "[true]",   "[null]", "[2147483648]", "[[1]]",
+        "[\"1\"]", "3",     "[01]",     "[1, -01]", "[1,]",   "[1 2]",        "[-]",
+        "[--1]",   "[+1]",  "[1",       "[1,",      "[",      "[1}",          "[,1]"}) {
+    const std::string text = std::string("{\"tokens\": ") + list + "}";
+    const auto apart = ParsePyJson(text, {.int_lists = kTokens});
+    const auto plain = ParsePyJson(text);
+    ASSERT_EQ(apart.ok(), plain.ok()) << list;
+    if (plain.ok()) {
+      EXPECT_EQ(DumpPyJson(apart->value), DumpPyJson(plain->value));
+      EXPECT_TRUE(apart->int_lists.empty()) << list;
+    } else {
+      EXPECT_EQ(apart.status().ToString(), plain.status().ToString());
+    }
+  }
+}
+
+TEST(PyJson, TruthIsThatOfPython) {
+  for (const char* text : {"0", "0.0", "-0.0", "0e5", "false", "null", "\"\"", "[]", "{}", "-0"}) {
+    EXPECT_FALSE(ParsePyJson(text)->value.Truthy()) << text;
+  }
+  for (const char* text : {"1", "0.5", "-1", "1e-300", "true", "\"0\"", "[0]", "{\"\": 0}"}) {
+    EXPECT_TRUE(ParsePyJson(text)->value.Truthy()) << text;
+  }
 }
 
 // With a search of the keys before it for each key this would take minutes.

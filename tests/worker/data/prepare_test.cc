@@ -151,6 +151,8 @@ TEST_F(PrepareData, AReusedCacheWithoutATrainableTokenIsRefusedLikeANewOne) {
   ASSERT_TRUE(RemoveTree(dir_.File("cache")).ok());
   EXPECT_EQ(Prepare().status().message(), reused.message());
   EXPECT_EQ(observer_.problems, said);
+  spec_.mftd.packing = "whole";  // deals packs out, not lines
+  EXPECT_TRUE(Prepare().ok());
 }
 
 // One file under two names is two tokenizers: a SentencePiece file's version is in its name alone.
