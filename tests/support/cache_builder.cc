@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/cache_builder.h"
 
+#include <algorithm>
+#include <cstring>
+
+#include "common/base/crc32c.h"
+#include "common/base/ids.h"
 #include "common/base/strings.h"
+#include "common/dataset/token_cache_format.h"
 #include "tests/support/fixtures.h"
 
 namespace mft::testing {
@@ -37,6 +43,37 @@ std::unique_ptr<TokenCache> BuildCache(const std::string& directory,
   Check(cache.status());
   Check((*cache)->VerifyIndex());
   return std::move(cache).value();
+}
+
+void SealCache(std::string& bytes) {
+  using token_cache_format::Header;
+  using token_cache_format::Record;
+  Header header;
+  if (bytes.size() < sizeof(header)) {
+    return;
+  }
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  const std::string_view text = bytes;
+  const uint64_t meta = text.size() - std::min<uint64_t>(header.meta_bytes, text.size());
+  if (header.records_offset > meta) {
+    return;
+  }
+  for (uint64_t i = 0, at = header.records_offset;
+       i < header.num_records && meta - at >= sizeof(Record);
+       ++i, at += sizeof(Record)) {
+    Record record;
+    std::memcpy(&record, bytes.data() + at, sizeof(record));
+    const uint64_t size = uint64_t{record.length} * 5;
+    if (record.offset <= text.size() && size <= text.size() - record.offset) {
+      record.crc32c = Crc32c(text.substr(record.offset, size));
+      std::memcpy(bytes.data() + at, &record, sizeof(record));
+    }
+  }
+  Sha256Hex(text.substr(header.records_offset, meta - header.records_offset))
+      .copy(header.records_sha256.data(), header.records_sha256.size());
+  token_cache_format::HeadHash(header, text.substr(meta))
+      .copy(header.head_sha256.data(), header.head_sha256.size());
+  std::memcpy(bytes.data(), &header, sizeof(header));
 }
 
 std::vector<TestSample> ReadSamples(const std::string& jsonl_path) {

@@ -28,6 +28,10 @@ std::unique_ptr<TokenCache> BuildCache(const std::string& directory,
                                        const std::vector<TestSource>& sources,
                                        int32_t vocab_size = 32768);
 
+// Makes all checksums of a cache file's bytes match, as somebody hostile would; what the header
+// says of places beyond the bytes is left alone.
+void SealCache(std::string& bytes);
+
 // {"tokens": [...], "mask": [...] or "0101"} a line, as in the fixtures.
 std::vector<TestSample> ReadSamples(const std::string& jsonl_path);
 

@@ -356,14 +356,16 @@ TEST(Batcher, RefusesOptionsOutOfRange) {
   }
 }
 
-// Changes data bytes of a published cache: the index, and so Open, knows nothing of it.
-std::unique_ptr<TokenCache> Damage(const TempDir& dir,
-                                   const std::function<void(std::string& sample_bytes)>& change) {
+// Changes data bytes of a published cache, and all checksums with them: only who uses the sample
+// can tell.
+std::unique_ptr<TokenCache> Forge(const TempDir& dir,
+                                  const std::function<void(std::string& sample_bytes)>& change) {
   BuildCache(dir.File("key"), {{.files = {{{.tokens = {1, 5, 6, 2}, .mask = {0, 0, 1, 1}}}}}}, 10);
   std::string bytes = *ReadFile(dir.File("key/tokens.mft"));
   std::string sample = bytes.substr(sizeof(token_cache_format::Header), 20);
   change(sample);
   bytes.replace(sizeof(token_cache_format::Header), 20, sample);
+  testing::SealCache(bytes);
   dir.Write("key/tokens.mft", bytes);
   return std::move(TokenCache::Open(dir.File("key"))).value();
 }
@@ -377,7 +379,7 @@ Code CodeOfSteps(const TokenCache& cache, int64_t seq_len, const std::string& pa
   return code;
 }
 
-TEST(Batcher, DamagedSamplesAreDataLossInEveryPacking) {
+TEST(Batcher, ForgedSamplesAreDataLossInEveryPacking) {
   const std::vector<std::function<void(std::string&)>> changes = {
       [](std::string& s) { s[4] = 10; },                         // id beyond the vocabulary
       [](std::string& s) { s[7] = '\x80'; },                     // negative id
@@ -386,7 +388,7 @@ TEST(Batcher, DamagedSamplesAreDataLossInEveryPacking) {
   };
   for (size_t i = 0; i < changes.size(); ++i) {
     const TempDir dir;
-    const auto cache = Damage(dir, changes[i]);
+    const auto cache = Forge(dir, changes[i]);
     for (const int64_t seq_len : {2, 8}) {
       EXPECT_EQ(CodeOfSteps(*cache, seq_len, "whole"), Code::kDataLoss) << i << ' ' << seq_len;
       EXPECT_EQ(CodeOfSteps(*cache, seq_len, "reference"), Code::kDataLoss) << i << ' ' << seq_len;
@@ -396,7 +398,7 @@ TEST(Batcher, DamagedSamplesAreDataLossInEveryPacking) {
 
 TEST(Batcher, AMaskWithMoreLossThanTheIndexCountsIsDataLoss) {
   const TempDir dir;
-  const auto cache = Damage(dir, [](std::string& s) { s[17] = 1; });
+  const auto cache = Forge(dir, [](std::string& s) { s[17] = 1; });
   EXPECT_EQ(CodeOfSteps(*cache, 8, "whole"), Code::kDataLoss);
 }
 
