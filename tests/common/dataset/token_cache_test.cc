@@ -125,6 +125,16 @@ TEST(TokenCache, IsReadFromManyThreads) {
   EXPECT_EQ(right, 2000);
 }
 
+TEST(TokenCacheDeathTest, SamplesThatAreNotThereAndUnverifiedOnesAreMistakesOfTheCaller) {
+  const TempDir dir;
+  const auto cache = BuildCache(dir.File("key"), TwoSources());
+  EXPECT_DEATH(static_cast<void>(cache->info(0, 3)), "sample 3 of source 0");
+  EXPECT_DEATH(static_cast<void>(cache->info(0, -1)), "sample -1 of source 0");
+  EXPECT_DEATH(static_cast<void>(cache->sample(2, 0)), "sample 0 of source 2");
+  const auto unverified = TokenCache::Open(dir.File("key")).value();
+  EXPECT_DEATH(static_cast<void>(unverified->sample(0, 0)), "sample 0 of source 0");
+}
+
 TEST(TokenCache, AnEmptyCacheIsReadable) {
   const TempDir dir;
   EXPECT_TRUE(BuildCache(dir.File("key"), {})->sources().empty());

@@ -139,6 +139,11 @@ TEST(Settings, AreThoseThatTheModelKnows) {
             "reasoning_effort should be one of none, high, not \"low\"");
   EXPECT_EQ(SettingsJson(Json(), std::nullopt).value(), "");
   EXPECT_FALSE(SettingsJson(Json(), "high").ok());
+  Json two = v15.model_settings();  // the order of the names does not matter
+  two["a"] = two["reasoning_effort"];
+  two["z"] = two["reasoning_effort"];
+  EXPECT_EQ(SettingsJson(two, "high").value(),
+            R"({"a": "none", "reasoning_effort": "high", "z": "none"})");
   Json rule = v15.model_settings();
   rule["reasoning_effort"]["accepts_none"] = false;
   EXPECT_FALSE(SettingsJson(rule, std::nullopt).ok());

@@ -177,6 +177,22 @@ TEST_F(MftData, AnUnreadableJobFileIsExitCodeThree) {
   EXPECT_THAT(Err(), HasSubstr("sequence_length"));
 }
 
+TEST_F(MftData, BatchesNamesACacheThatIsNotThere) {
+  spec_.data.instruct_data = Fixture("train/two-ranks/data.jsonl");
+  AttemptArguments();
+  EXPECT_EQ(Run({"batches",
+                 "--config",
+                 dir_.File("job.json"),
+                 "--data-cache",
+                 dir_.File("nowhere"),
+                 "--world-size",
+                 "1",
+                 "--rank",
+                 "0"}),
+            3);
+  EXPECT_THAT(Err(), HasSubstr(dir_.File("nowhere")));
+}
+
 TEST_F(MftData, BatchesPrintsWhatARankWillSee) {
   MakeModel(512);
   spec_.data.instruct_data = Fixture("train/two-ranks/data.jsonl");

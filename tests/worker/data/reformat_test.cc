@@ -162,6 +162,45 @@ TEST(Reformat, ShareGptWithToolsAndASystemPrompt) {
   EXPECT_TRUE(ParseSample(SourceKind::kInstruct, out.dump()).ok());
 }
 
+// Answers of one round of calls are none of the next.
+TEST(Reformat, EachRoundOfCallsHasItsOwnAnswers) {
+  const auto chat = [](const std::string& second_round) {
+    return R"({"tools": "[{\"name\": \"f\"}]", "conversations": [{"from": "human", "value": "a"},
+      {"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {}}"},
+      {"from": "observation", "value": "r"}, {"from": "gpt", "value": "b"},
+      {"from": "function_call", "value": "[{\"name\": \"f\", \"arguments\": {}}, )"
+           R"({\"name\": \"f\", \"arguments\": {}}]"}, )" +
+           second_round + R"({"from": "gpt", "value": "c"}]})";
+  };
+  const std::string answer = R"({"from": "observation", "value": "r"}, )";
+  const Json none = Output(DataForm::kShareGpt, chat(""));
+  ASSERT_TRUE(none.is_object()) << none;
+  EXPECT_EQ(none["messages"].size(), 6U);
+  const Json both = Output(DataForm::kShareGpt, chat(answer + answer));
+  ASSERT_TRUE(both.is_object()) << both;
+  EXPECT_EQ(both["messages"].size(), 8U);
+  EXPECT_EQ(Output(DataForm::kShareGpt, chat(answer)),
+            "conversations[6]: 1 more calls than responses before it");
+  // A call that nobody answered is closed by what follows it.
+  std::string late = chat("");
+  late.insert(late.size() - 2, R"(, {"from": "observation", "value": "late"})");
+  EXPECT_EQ(Output(DataForm::kShareGpt, late),
+            "conversations[6]: a function response without a call before it");
+}
+
+// As json.dumps of the reference's script: UTF-16, in pairs from U+10000 on.
+TEST(Reformat, ArgumentsOfOldCallsBecomeAscii) {
+  const std::string line =
+      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null,
+          "function_call": {"name": "f", "arguments": "{\"k\": \"\u007f\u0080\uffff)"
+      "\xF0\x90\x80\x80\xF4\x8F\xBF\xBF"
+      R"(\"}"}}], "functions": [{"name": "f"}]})";
+  const Json out = Output(DataForm::kOpenAi, line);
+  ASSERT_TRUE(out.is_object()) << out;
+  EXPECT_EQ(out["messages"][1]["tool_calls"][0]["function"]["arguments"],
+            "{\"k\": \"\x7F\\u0080\\uffff\\ud800\\udc00\\udbff\\udfff\"}");
+}
+
 TEST(Reformat, AlpacaAndPairs) {
   EXPECT_EQ(Output(DataForm::kAlpaca,
                    R"({"instruction": "i", "input": "x", "output": "o", "history": [["q", "a"]]})")
