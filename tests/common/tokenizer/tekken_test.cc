@@ -259,7 +259,12 @@ TEST(RegexSplitter, WhiteSpaceIsThatOfUnicode) {
 TEST(RegexSplitter, WhereTheEngineGivesUpTheRestIsOnePiece) {
   using Words = std::vector<std::string>;
   const std::string text = "b " + std::string(200, 'a') + "!";
+  ::testing::internal::CaptureStderr();
   EXPECT_EQ(RegexPieces("b|(?:a|aa|aaa)+(?=\\?| $)", text), (Words{"b", text.substr(1)}));
+  EXPECT_EQ(RegexPieces("b|(?:a|aa|aaa)+(?=\\?| $)", text).size(), 2U);
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  EXPECT_NE(said.find("the rest of such a text is one piece"), std::string::npos) << said;
   EXPECT_EQ(RegexPieces(".", "a\xE2\x82"), (Words{"a\xE2\x82"})) << "no UTF-8";
   // More than the stack of the machine code holds.
   const std::string deep(100'000, 'a');

@@ -189,7 +189,7 @@ TEST_F(MftData, BatchesNamesACacheThatIsNotThere) {
                  "1",
                  "--rank",
                  "0"}),
-            3);
+            ExitCodeFor(Code::kNotFound));
   EXPECT_THAT(Err(), HasSubstr(dir_.File("nowhere")));
 }
 
