@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/tokenizer/piece_cache.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <new>
 
 #include "common/base/status.h"
 
@@ -12,35 +15,50 @@ namespace {
 constexpr size_t kKeptScratch = size_t{1} << 20;
 }  // namespace
 
+void PieceCache::Unmap::operator()(void* memory) const {
+  munmap(memory, bytes);
+}
+
+PieceCache::Memory PieceCache::ZeroedMemory(size_t bytes) {
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) {
+    throw std::bad_alloc();
+  }
+  return {memory, Unmap{bytes}};
+}
+
 template <typename S>
-void PieceCache::InsertIn(std::vector<S>& slots,
+bool PieceCache::InsertIn(const Slots<S>& slots,
                           std::string_view text,
                           std::span<const int32_t> ids) {
-  if (ids.empty() || ids.size() > S::kMaxIds) {
-    return;
-  }
-  typename S::Key key = S::MakeKey(text);
+  // Of no key: none has that size.
+  constexpr uint64_t kBeingWritten = UINT64_MAX;
+  const typename S::Key key = S::MakeKey(text);
   const size_t home = S::Hash(key);
-  // All taken: the first one gives way.
-  size_t free = home & (slots.size() - 1);
   for (size_t probe = 0; probe < kMaxProbes; ++probe) {
-    const size_t at = (home ^ probe) & (slots.size() - 1);
-    if (slots[at].count() == 0) {
-      free = at;
-      break;
+    S& slot = slots[home ^ probe];
+    uint64_t last = 0;
+    if (slot.last().compare_exchange_strong(last, kBeingWritten, std::memory_order_acquire)) {
+      std::copy(key.begin(), key.end() - 1, slot.key.begin());
+      std::copy(ids.begin(), ids.end(), slot.ids.begin());
+      slot.last().store(key.back() | uint64_t{ids.size()} << 56, std::memory_order_release);
+      return true;
+    }
+    if (slot.Holds(key, last)) {
+      return true;  // another thread was faster
     }
   }
-  key.back() |= uint64_t{ids.size()} << 56;
-  slots[free].key = key;
-  std::copy(ids.begin(), ids.end(), slots[free].ids.begin());
+  return false;
 }
 
 void PieceCache::Insert(std::string_view key, std::span<const int32_t> ids) {
   MFT_CHECK(!key.empty() && key.size() <= kMaxKeyBytes, "a piece of bad size");
-  if (key.size() <= Small::kKeyBytes && ids.size() <= Small::kMaxIds) {
-    InsertIn(small_, key, ids);
-  } else {
-    InsertIn(large_, key, ids);
+  if (ids.empty() || ids.size() > Large::kMaxIds) {
+    return;
+  }
+  const bool small = key.size() <= Small::kKeyBytes && ids.size() <= Small::kMaxIds;
+  if (!(small ? InsertIn(small_, key, ids) : InsertIn(large_, key, ids))) {
+    left_out_.fetch_add(1, std::memory_order_relaxed);
   }
 }
 
@@ -66,19 +84,30 @@ void CachedEncoding::End(std::vector<int32_t>& out) {
 
 PieceCachePool::Lease PieceCachePool::Take() {
   std::unique_ptr<CachedEncoding> item;
+  std::shared_ptr<PieceCache> cache;
   {
     const std::lock_guard lock(mutex_);
     if (!idle_.empty()) {
       item = std::move(idle_.back());
       idle_.pop_back();
     }
+    cache = cache_;
   }
-  return {*this, item == nullptr ? std::make_unique<CachedEncoding>() : std::move(item)};
+  if (item == nullptr) {
+    item = std::make_unique<CachedEncoding>(std::move(cache));
+  }
+  return {*this, std::move(item)};
 }
 
 void PieceCachePool::Return(std::unique_ptr<CachedEncoding> item) {
   const std::lock_guard lock(mutex_);
-  idle_.push_back(std::move(item));
+  if (item->cache() == cache_ && cache_->full()) {
+    cache_ = std::make_shared<PieceCache>();
+    idle_.clear();
+  }
+  if (item->cache() == cache_) {
+    idle_.push_back(std::move(item));
+  }
 }
 
 }  // namespace mft

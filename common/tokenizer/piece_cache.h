@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Remembers the token ids of short pieces of text, so that a word is merged once and then looked
-// up.
+// Remembers the token ids of short pieces of text, so that a word is merged once.
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -17,9 +17,9 @@
 
 namespace mft {
 
-// A hash table of bounded size: where a piece finds no free slot near its own it takes another's,
-// and the frequent ones are back soon. 16 MiB.
-// Threads: one at a time; see PieceCachePool.
+// A hash table of bounded size whose slots are written once, so that all threads read and add
+// without locks. Where a piece finds no free slot near its own it is left out; see full().
+// Threads: safe.
 class PieceCache {
  public:
   static constexpr size_t kMaxKeyBytes = 46;
@@ -28,6 +28,7 @@ class PieceCache {
   // Ids that must be writable from `out` on, beside one for each byte of the key.
   static constexpr size_t kSlackIds = 4;
 
+  // 24 MiB, of which pages count that are in use; std::bad_alloc.
   PieceCache() : small_(kSmallSlots), large_(kLargeSlots) {}
 
   // Writes the ids of `key` (1 to kMaxKeyBytes) to `out` and returns the end of what is written;
@@ -41,16 +42,21 @@ class PieceCache {
     return FindIn<Large>(large_, key, out);  // also short pieces of many ids
   }
 
-  // Remembers what Find did not know; more than 20 ids are not worth it.
+  // Remembers what Find did not know, unless it has more than 20 ids.
   void Insert(std::string_view key, std::span<const int32_t> ids);
+
+  // Pieces that found no place have cost about what it takes to begin with an empty cache.
+  bool full() const { return left_out_.load(std::memory_order_relaxed) > kSmallSlots / 2; }
 
  private:
   static constexpr size_t kSmallSlots = size_t{1} << 18;
-  static constexpr size_t kLargeSlots = size_t{1} << 16;
+  static constexpr size_t kLargeSlots = size_t{1} << 17;
   // Anyone can choose pieces that collide: a search ends after so many slots.
   static constexpr size_t kMaxProbes = 4;
 
-  // The key's bytes, zeros, the key's size and the number of ids; a free slot is all zeros.
+  // The key's bytes, zeros, the key's size and the number of ids; a free slot is all zeros. The
+  // last word of the key is written last, and read first: a slot that has it is complete and stays
+  // so.
   template <size_t kWords, size_t kIds>
   struct Slot {
     static constexpr size_t kKeyBytes = kWords * 8 - 2;
@@ -68,8 +74,9 @@ class PieceCache {
     }();
     static Key MakeKey(std::string_view text);
     static size_t Hash(const Key& key);
-    bool Holds(const Key& wanted) const;
-    size_t count() const { return key[kWords - 1] >> 56; }
+    std::atomic_ref<uint64_t> last() { return std::atomic_ref<uint64_t>(key[kWords - 1]); }
+    // `last_word`: what last() was.
+    bool Holds(const Key& wanted, uint64_t last_word) const;
 
     Key key{};
     std::array<int32_t, kIds> ids{};
@@ -78,18 +85,45 @@ class PieceCache {
   using Small = Slot<2, 4>;
   using Large = Slot<6, 20>;
 
-  template <typename S>
-  static int32_t* FindIn(const std::vector<S>& slots, std::string_view text, int32_t* out);
-  template <typename S>
-  static void InsertIn(std::vector<S>& slots, std::string_view text, std::span<const int32_t> ids);
+  struct Unmap {
+    size_t bytes;
+    void operator()(void* memory) const;
+  };
+  using Memory = std::unique_ptr<void, Unmap>;
+  // Zeros, which take pages as they are written.
+  static Memory ZeroedMemory(size_t bytes);
 
-  std::vector<Small> small_;
-  std::vector<Large> large_;
+  template <typename S>
+  class Slots {
+   public:
+    explicit Slots(size_t count)  // a power of two
+        : count_(count), memory_(ZeroedMemory(count * sizeof(S))) {}
+    // The place of a hash, modulo their number.
+    S& operator[](size_t hash) const { return static_cast<S*>(memory_.get())[hash & (count_ - 1)]; }
+
+   private:
+    size_t count_;
+    Memory memory_;
+  };
+
+  template <typename S>
+  static int32_t* FindIn(const Slots<S>& slots, std::string_view text, int32_t* out);
+  // false: there is no place.
+  template <typename S>
+  static bool InsertIn(const Slots<S>& slots, std::string_view text, std::span<const int32_t> ids);
+
+  Slots<Small> small_;
+  Slots<Large> large_;
+  std::atomic<size_t> left_out_ = 0;
 };
 
 // One text on its way to ids: parts that the cache knows are looked up, others encoded.
+// Threads: one at a time; several may share a cache.
 class CachedEncoding {
  public:
+  explicit CachedEncoding(std::shared_ptr<PieceCache> cache) : cache_(std::move(cache)) {}
+  const std::shared_ptr<PieceCache>& cache() const { return cache_; }
+
   // Starts anew with `prefix` and `text`, which are copied; the parts are parts of what it returns.
   std::string_view Begin(std::string_view prefix, std::string_view text);
 
@@ -100,10 +134,10 @@ class CachedEncoding {
       end_ = encode(end_);
       return;
     }
-    int32_t* end = cache_.Find(part, end_);
+    int32_t* end = cache_->Find(part, end_);
     if (end == nullptr) {
       end = encode(end_);
-      cache_.Insert(part, std::span(end_, end));
+      cache_->Insert(part, std::span(end_, end));
     }
     end_ = end;
   }
@@ -112,14 +146,15 @@ class CachedEncoding {
   void End(std::vector<int32_t>& out);
 
  private:
-  PieceCache cache_;
+  std::shared_ptr<PieceCache> cache_;
   std::string text_;
   std::vector<int32_t> ids_;  // scratch space
   int32_t* end_ = nullptr;    // of what is written to ids_
 };
 
-// Caches for any number of threads: each takes one for the length of a call, so none waits for
-// another's search, and what they hold outlives the threads.
+// A cache that all threads share, and what each needs to encode with it, lent for the length of a
+// call. A full cache is replaced by an empty one: the frequent pieces are soon there again, which
+// those that fill it now may not be.
 // Threads: safe.
 class PieceCachePool {
  public:
@@ -143,8 +178,9 @@ class PieceCachePool {
   void Return(std::unique_ptr<CachedEncoding> item);
 
   std::mutex mutex_;
-  std::vector<std::unique_ptr<CachedEncoding>>
-      idle_;  // guarded by mutex_; the last used one is last
+  // Guarded by mutex_. All of idle_ are of cache_; the last used one is last.
+  std::shared_ptr<PieceCache> cache_ = std::make_shared<PieceCache>();
+  std::vector<std::unique_ptr<CachedEncoding>> idle_;
 };
 
 template <size_t kWords, size_t kIds>
@@ -176,9 +212,12 @@ inline size_t PieceCache::Slot<kWords, kIds>::Hash(const Key& key) {
 }
 
 template <size_t kWords, size_t kIds>
-inline bool PieceCache::Slot<kWords, kIds>::Holds(const Key& wanted) const {
+inline bool PieceCache::Slot<kWords, kIds>::Holds(const Key& wanted, uint64_t last_word) const {
   constexpr uint64_t kWithoutCount = (uint64_t{1} << 56) - 1;
-  uint64_t difference = (key[kWords - 1] ^ wanted[kWords - 1]) & kWithoutCount;
+  if (((last_word ^ wanted[kWords - 1]) & kWithoutCount) != 0) {
+    return false;
+  }
+  uint64_t difference = 0;
   for (size_t i = 0; i + 1 < kWords; ++i) {
     difference |= key[i] ^ wanted[i];
   }
@@ -186,15 +225,14 @@ inline bool PieceCache::Slot<kWords, kIds>::Holds(const Key& wanted) const {
 }
 
 template <typename S>
-inline int32_t* PieceCache::FindIn(const std::vector<S>& slots,
-                                   std::string_view text,
-                                   int32_t* out) {
+inline int32_t* PieceCache::FindIn(const Slots<S>& slots, std::string_view text, int32_t* out) {
   const typename S::Key key = S::MakeKey(text);
   const size_t home = S::Hash(key);
   for (size_t probe = 0; probe < kMaxProbes; ++probe) {
-    const S& slot = slots[(home ^ probe) & (slots.size() - 1)];
-    if (slot.Holds(key)) {
-      const size_t count = slot.count();
+    S& slot = slots[home ^ probe];
+    const uint64_t last = slot.last().load(std::memory_order_acquire);
+    if (slot.Holds(key, last)) {
+      const size_t count = last >> 56;
       constexpr size_t kAtOnce = 4;
       std::memcpy(out, slot.ids.data(), kAtOnce * sizeof(int32_t));
       if (count > kAtOnce) {
@@ -202,7 +240,7 @@ inline int32_t* PieceCache::FindIn(const std::vector<S>& slots,
       }
       return out + count;
     }
-    if (slot.count() == 0) {
+    if (last == 0) {
       return nullptr;
     }
   }

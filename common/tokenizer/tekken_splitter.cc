@@ -2,6 +2,8 @@
 #include "common/tokenizer/tekken_splitter.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 
 namespace mft {
 
@@ -127,33 +129,99 @@ size_t TekkenSplitter::WhiteSpace(size_t at) const {
   return end < text_.size() && last > at ? last : end;
 }
 
-// The end of a piece of ASCII letters with at most one character before them, or of a digit, which
-// most are; `at` for any other. What follows it is ASCII or nothing, so that no alternative takes
-// more.
-size_t TekkenSplitter::AsciiEnd(size_t at) const {
-  const auto kind = [&](size_t i) {
-    const auto byte = static_cast<uint8_t>(text_[i]);
-    return byte < 0x80 ? classes_[byte] : CharClass::kMark;  // no ASCII character is a mark
-  };
+// Lengths of a run of upper-case letters at `at` and of lower-case letters after it, ASCII only.
+TekkenSplitter::Letters TekkenSplitter::AsciiLetters(size_t at) const {
   const size_t size = text_.size();
-  const CharClass first = kind(at);
-  if (first == CharClass::kNumber || first == CharClass::kMark) {
-    return first == CharClass::kNumber ? at + 1 : at;
-  }
-  size_t end = In(kPrefixSet, first) ? at + 1 : at;
-  const size_t letters = end;
-  while (end < size && kind(end) == CharClass::kUpper) {
+  const auto kind = [&](size_t i) { return classes_[static_cast<uint8_t>(text_[i])]; };
+  size_t end = at;
+  while (end < size && static_cast<uint8_t>(text_[end]) < 0x80 && kind(end) == CharClass::kUpper) {
     ++end;
   }
-  while (end < size && kind(end) == CharClass::kLower) {
+  while (end < size && static_cast<uint8_t>(text_[end]) < 0x80 && kind(end) == CharClass::kLower) {
     ++end;
   }
-  return end > letters && (end == size || kind(end) != CharClass::kMark) ? end : at;
+  const bool ascii = end == size || static_cast<uint8_t>(text_[end]) < 0x80;
+  return {end, ascii};
+}
+
+namespace {
+constexpr uint64_t kEachByte = 0x0101010101010101;
+constexpr uint64_t kHighBits = 0x80 * kEachByte;
+
+uint64_t EightBytes(const char* at) {
+  static_assert(std::endian::native == std::endian::little, "the first byte is the lowest");
+  uint64_t bytes;
+  std::memcpy(&bytes, at, sizeof(bytes));
+  return bytes;
+}
+
+// Bit i: the high bit of byte i.
+unsigned HighBits(uint64_t bytes) {
+  return static_cast<unsigned>(((bytes & kHighBits) >> 7) * 0x0102040810204080 >> 56);
+}
+
+// Bit i: byte i is one of the 26 ASCII characters from `first` on. Sums of seven bits do not reach
+// the next byte.
+unsigned LettersFrom(uint64_t bytes, unsigned first) {
+  const uint64_t low = bytes & ~kHighBits;
+  const uint64_t from = low + (0x80 - first) * kEachByte;
+  const uint64_t past = low + (0x80 - first - 26) * kEachByte;
+  return HighBits(from & ~past & ~bytes);
+}
+}  // namespace
+
+// As AsciiLetters, at the character before the letters if there is one: words have no length that
+// a branch could be predicted by, so sixteen bytes are looked at together.
+TekkenSplitter::Letters TekkenSplitter::AsciiWord(size_t at) const {
+  constexpr size_t kAtOnce = 16;
+  if (text_.size() - at < kAtOnce) {
+    return AsciiLetters(at + (AsciiIsLetter(at) ? 0 : 1));
+  }
+  const uint64_t near = EightBytes(text_.data() + at);
+  const uint64_t far = EightBytes(text_.data() + at + 8);
+  const unsigned upper = LettersFrom(near, 'A') | LettersFrom(far, 'A') << 8;
+  const unsigned lower = LettersFrom(near, 'a') | LettersFrom(far, 'a') << 8;
+  const unsigned others = HighBits(near) | HighBits(far) << 8;  // not ASCII
+  const unsigned before = ~(upper | lower) & 1;
+  const auto uppers = static_cast<unsigned>(std::countr_one(upper >> before));
+  const unsigned letters =
+      before + uppers + static_cast<unsigned>(std::countr_one(lower >> (before + uppers)));
+  if (letters == kAtOnce) {
+    return AsciiLetters(at + before);
+  }
+  return {at + letters, (others >> letters & 1) == 0};
+}
+
+// The end of a piece that begins with an ASCII character, where the first two alternatives are
+// decided by ASCII alone; `at` for any other.
+size_t TekkenSplitter::AsciiEnd(size_t at) const {
+  const CharClass first = classes_[static_cast<uint8_t>(text_[at])];
+  if (first == CharClass::kNumber) {
+    return at + 1;
+  }
+  if (first == CharClass::kLineEnd) {
+    return WhiteSpace(at);
+  }
+  const Letters word = AsciiWord(at);
+  if (!word.ascii_follows) {
+    return at;  // a mark or letter may belong to the piece
+  }
+  if (word.end > at + 1 || AsciiIsLetter(at)) {
+    return word.end;
+  }
+  if (first == CharClass::kSpace) {
+    const bool punctuation = text_[at] == ' ' && at + 1 < text_.size() &&
+                             classes_[static_cast<uint8_t>(text_[at + 1])] == CharClass::kOther;
+    return punctuation ? Punctuation(at + 1) : WhiteSpace(at);
+  }
+  return Punctuation(at);
 }
 
 size_t TekkenSplitter::PieceEnd(size_t at) const {
-  if (const size_t end = AsciiEnd(at); end > at) {
-    return end;
+  if (static_cast<uint8_t>(text_[at]) < 0x80) {
+    if (const size_t end = AsciiEnd(at); end > at) {
+      return end;
+    }
   }
   const Char first = At(at);
   const bool prefix = In(kPrefixSet, first.kind) && first.end < text_.size();

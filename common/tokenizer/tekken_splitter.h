@@ -2,6 +2,8 @@
 // Cuts text into the pieces that Tekken's byte-pair merges stay within (formats.md 1.4, 1.5).
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string_view>
 
 #include "common/tokenizer/char_classes.h"
@@ -35,6 +37,16 @@ class TekkenSplitter {
   size_t UpperWord(size_t at) const;
   size_t Punctuation(size_t at) const;
   size_t WhiteSpace(size_t at) const;
+  struct Letters {
+    size_t end;
+    bool ascii_follows;  // at the end is an ASCII character, or nothing
+  };
+  Letters AsciiLetters(size_t at) const;
+  Letters AsciiWord(size_t at) const;
+  bool AsciiIsLetter(size_t at) const {
+    const CharClass kind = classes_[static_cast<uint8_t>(text_[at])];
+    return kind == CharClass::kUpper || kind == CharClass::kLower;
+  }
   size_t AsciiEnd(size_t at) const;
   size_t PieceEnd(size_t at) const;
 

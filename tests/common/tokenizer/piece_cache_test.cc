@@ -2,7 +2,11 @@
 #include "common/tokenizer/piece_cache.h"
 
 #include <algorithm>
+#include <memory>
 #include <random>
+#include <string>
+#include <thread>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -50,23 +54,46 @@ TEST(PieceCache, TellsKeysApartThatDifferInOneByte) {
   }
 }
 
-TEST(PieceCache, ForgetsButNeverMixesUpWhatDoesNotFit) {
-  PieceCache cache;
-  std::mt19937 random(3);
+std::string NumberedKey(int32_t number) {
+  return (number % 2 == 0 ? "k" : "a key that is too long ") + std::to_string(number);
+}
+
+// Looks `count` random keys up and adds those that are not there; returns the hits.
+size_t UseRandomKeys(PieceCache& cache, unsigned seed, int count) {
+  std::mt19937 random(seed);
   size_t found = 0;
-  for (int i = 0; i < 400'000; ++i) {
-    const auto number = static_cast<int32_t>(random() % 300'000);
-    const std::string key =
-        (number % 2 == 0 ? "k" : "a key that is too long ") + std::to_string(number);
+  for (int i = 0; i < count; ++i) {
+    const auto number = static_cast<int32_t>(random() % 600'000);
+    const std::string key = NumberedKey(number);
     const std::vector<int32_t> ids = Find(cache, key);
     if (ids.empty()) {
       Insert(cache, key, {number, -number});
     } else {
       ++found;
-      ASSERT_EQ(ids, (std::vector<int32_t>{number, -number}));
+      EXPECT_EQ(ids, (std::vector<int32_t>{number, -number}));
     }
   }
-  EXPECT_GT(found, 50'000U);
+  return found;
+}
+
+TEST(PieceCache, LeavesOutButNeverMixesUpWhatDoesNotFit) {
+  PieceCache cache;
+  EXPECT_GT(UseRandomKeys(cache, 3, 400'000), 50'000U);
+  EXPECT_FALSE(cache.full());
+  UseRandomKeys(cache, 4, 600'000);
+  EXPECT_TRUE(cache.full());
+}
+
+TEST(PieceCache, ThreadsFindWhatOthersAdded) {
+  PieceCache cache;
+  {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 4; ++i) {
+      threads.emplace_back([&] { UseRandomKeys(cache, 5, 50'000); });  // the same keys for all
+    }
+  }
+  // But for the few that found no place; a key that two threads add at once may take two.
+  EXPECT_GT(UseRandomKeys(cache, 5, 50'000), 49'500U);
 }
 
 TEST(PieceCache, LeavesOutWhatIsTooMany) {
@@ -108,7 +135,7 @@ std::vector<int32_t> EncodeWords(CachedEncoding& encoding, std::string_view text
 }
 
 TEST(CachedEncoding, EncodesEachShortPartOnce) {
-  CachedEncoding encoding;
+  CachedEncoding encoding(std::make_shared<PieceCache>());
   int calls = 0;
   const std::vector<int32_t> expected = {-1, 2, 2, 3, 2};
   EXPECT_EQ(EncodeWords(encoding, "a a bb a", calls), expected);
@@ -122,17 +149,39 @@ TEST(CachedEncoding, EncodesEachShortPartOnce) {
   EXPECT_EQ(calls, 5);
 }
 
-TEST(PieceCachePool, GivesWhatWasReturnedLast) {
+TEST(PieceCachePool, AllLeasesShareACache) {
   PieceCachePool pool;
   int calls = 0;
-  {
-    auto one = pool.Take();
-    auto two = pool.Take();
-    EncodeWords(*one.operator->(), "word", calls);
-  }
-  auto lease = pool.Take();
-  EncodeWords(*lease.operator->(), "word", calls);
+  auto one = pool.Take();
+  auto two = pool.Take();
+  EncodeWords(*one.operator->(), "word", calls);
+  EncodeWords(*two.operator->(), "word", calls);
   EXPECT_EQ(calls, 1);
+}
+
+TEST(PieceCachePool, ReplacesAFullCache) {
+  PieceCachePool pool;
+  std::weak_ptr<PieceCache> first;
+  std::shared_ptr<PieceCache> second;
+  {
+    auto before = pool.Take();
+    first = before->cache();
+    {
+      auto lease = pool.Take();
+      for (unsigned seed = 0; !lease->cache()->full(); ++seed) {
+        UseRandomKeys(*lease->cache(), seed, 100'000);
+      }
+    }
+    auto after = pool.Take();
+    second = after->cache();
+    EXPECT_NE(second, first.lock());
+    int calls = 0;
+    EXPECT_EQ(EncodeWords(*after.operator->(), "word", calls), (std::vector<int32_t>{-1, 5}));
+    // Who still works with the old one ends it.
+    EXPECT_EQ(before->cache(), first.lock());
+  }
+  EXPECT_TRUE(first.expired());
+  EXPECT_EQ(pool.Take()->cache(), second);
 }
 
 }  // namespace
