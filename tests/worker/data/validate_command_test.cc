@@ -58,6 +58,10 @@ TEST_F(Validate, CountsWhatTrainingWouldSee) {
   const ProgramResult text = Run();
   EXPECT_EQ(text.exit_code, 0) << text.err;
   EXPECT_THAT(text.out, EndsWith("no problems\n"));
+  EXPECT_THAT(text.out,
+              AllOf(HasSubstr(StrCat(" epochs of ", dir_.File("text.jsonl"), ", weight 1\n")),
+                    HasSubstr(StrCat(" epochs of ", dir_.File("chat.jsonl"), ", weight 3\n")),
+                    Not(HasSubstr(StrCat(" epochs of ", dir_.File("eval.jsonl"))))));
   const Json report = RunJson();
   EXPECT_EQ(report["num_problems"], 0);
   EXPECT_EQ(report["problems"], Json::array());
