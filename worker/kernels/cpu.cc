@@ -63,6 +63,17 @@ void DropRows(View y, View x, const DropoutMask& mask, bool add) {
 }
 
 template <RowsOf kRows>
+void GatherRows(View y, View table, const int32_t* index) {
+  ForRows(y.rows, [&](int64_t i) {
+    if (table.type == ElementType::kBF16) {
+      kRows().widen(y.row(i), table.bf16_row(index[i]), y.cols);
+    } else {
+      std::memcpy(y.row(i), table.row(index[i]), static_cast<size_t>(y.cols) * sizeof(float));
+    }
+  });
+}
+
+template <RowsOf kRows>
 void AddExpertKernels(KernelTable& table) {
   table.route = [](View weight, int32_t* chosen, View logits) {
     ForRows(logits.rows, [&](int64_t i) {
@@ -135,11 +146,7 @@ KernelTable MakeTable(std::string_view name) {
   table.cross_entropy_forward = [](View logits, const int32_t* target, const float* row_weight) {
     return CrossEntropy<kRows>(logits, target, row_weight, false);
   };
-  table.gather_rows = [](View y, View from, const int32_t* index) {
-    ForRows(y.rows, [&](int64_t i) {
-      std::memcpy(y.row(i), from.row(index[i]), static_cast<size_t>(y.cols) * sizeof(float));
-    });
-  };
+  table.gather_rows = GatherRows<kRows>;
   table.scatter_add_rows = [](View y, View x, const int32_t* index) {
     ForRows(x.rows, [&](int64_t i) { kRows().add(y.row(index[i]), x.row(i), x.cols); });
   };

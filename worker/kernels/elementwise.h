@@ -190,6 +190,14 @@ static void ScaleRow(T* x, int64_t n, T factor) {
   }
 }
 
+// bf16 is the upper half of fp32.
+static inline void WidenRow(float* y, const uint16_t* bf16, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    y[i] = __builtin_bit_cast(float, static_cast<uint32_t>(bf16[i]) << 16);
+  }
+}
+
 template <typename T>
 static void AddRow(T* y, const T* x, int64_t n) {
 #pragma omp simd

@@ -75,15 +75,19 @@ struct Block {
 
 void PackBlock(const Product& p, const Block& block, float* panels, int thread, int threads) {
   const bool transposed = p.options.transpose_b;
+  const bool bf16 = p.b.type == ElementType::kBF16;
+  const auto at = [&](int64_t row, int64_t col) -> const void* {
+    return bf16 ? static_cast<const void*>(p.b.bf16_row(row) + col) : p.b.row(row) + col;
+  };
   for (int64_t i = thread; i < block.panels(); i += threads) {
     const int64_t col = block.begin + i * kTileCols;
-    GemmTileAvx512().pack_cols(
-        panels + i * kColPanelFloats,
-        {.data = transposed ? p.b.row(col) + block.k : p.b.row(block.k) + col,
-         .stride = p.b.stride,
-         .count = std::min(kTileCols, block.end - col),
-         .depth = block.depth,
-         .transposed = transposed});
+    GemmTileAvx512().pack_cols(panels + i * kColPanelFloats,
+                               {.data = transposed ? at(col, block.k) : at(block.k, col),
+                                .stride = p.b.stride,
+                                .count = std::min(kTileCols, block.end - col),
+                                .depth = block.depth,
+                                .transposed = transposed,
+                                .bf16 = bf16});
   }
 }
 

@@ -36,11 +36,12 @@ struct GemmTile {
 // A part of an operand, [rows or cols, depth] of the product; `transposed`: depth is its row index
 // in memory for A, its column index for B.
 struct GemmPart {
-  const float* data = nullptr;
+  const void* data = nullptr;  // float; for B also bf16
   int64_t stride = 0;
   int64_t count = 0;  // rows of A, columns of B
   int64_t depth = 0;
   bool transposed = false;
+  bool bf16 = false;
 };
 
 // Compiled with AVX-512 flags: call only where the processor has them.

@@ -108,16 +108,17 @@ void CopyRow(float* to, const float* from, int64_t count) {
 }
 
 void PackRows(float* panel, const GemmPart& a) {
+  const auto* data = static_cast<const float*>(a.data);
   if (a.transposed) {
     const __mmask16 lanes = FirstLanes(a.count);
     for (int64_t k = 0; k < a.depth; ++k) {
       _mm512_store_ps(panel + k * kPanelDepthStride,
-                      _mm512_maskz_loadu_ps(lanes, a.data + k * a.stride));
+                      _mm512_maskz_loadu_ps(lanes, data + k * a.stride));
     }
     return;
   }
   for (int64_t i = 0; i < a.count; ++i) {
-    CopyRow(panel + i * kPanelRowStride, a.data + i * a.stride, a.depth);
+    CopyRow(panel + i * kPanelRowStride, data + i * a.stride, a.depth);
   }
 }
 
@@ -153,15 +154,27 @@ void Transpose16(__m512 (&r)[16]) {
   }
 }
 
-void PackCols(float* panel, const GemmPart& b) {
+__m512 Load(__mmask16 lanes, const float* from) {
+  return _mm512_maskz_loadu_ps(lanes, from);
+}
+
+// bf16 is the upper half of fp32.
+__m512 Load(__mmask16 lanes, const uint16_t* from) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, from));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+template <typename T>
+void PackColsOf(float* panel, const GemmPart& b) {
+  const auto* data = static_cast<const T*>(b.data);
   if (!b.transposed) {
     const __mmask16 left = FirstLanes(b.count);
     const __mmask16 right = FirstLanes(b.count - kVector);
     for (int64_t k = 0; k < b.depth; ++k) {
-      const float* row = b.data + k * b.stride;
-      _mm512_store_ps(panel + k * kTileCols, _mm512_maskz_loadu_ps(left, row));
+      const T* row = data + k * b.stride;
+      _mm512_store_ps(panel + k * kTileCols, Load(left, row));
       _mm512_store_ps(panel + k * kTileCols + kVector,
-                      _mm512_maskz_loadu_ps(right, row + (right == 0 ? 0 : kVector)));
+                      Load(right, row + (right == 0 ? 0 : kVector)));
     }
     return;
   }
@@ -172,8 +185,7 @@ void PackCols(float* panel, const GemmPart& b) {
 #pragma GCC unroll 16
       for (int j = 0; j < 16; ++j) {
         const bool there = half + j < b.count;
-        block[j] = there ? _mm512_maskz_loadu_ps(lanes, b.data + (half + j) * b.stride + k)
-                         : _mm512_setzero_ps();
+        block[j] = there ? Load(lanes, data + (half + j) * b.stride + k) : _mm512_setzero_ps();
       }
       Transpose16(block);
       // The panel has room for a full block of depth.
@@ -183,6 +195,10 @@ void PackCols(float* panel, const GemmPart& b) {
       }
     }
   }
+}
+
+void PackCols(float* panel, const GemmPart& b) {
+  b.bf16 ? PackColsOf<uint16_t>(panel, b) : PackColsOf<float>(panel, b);
 }
 }  // namespace
 

@@ -41,7 +41,8 @@ struct KernelTable {
   int version = kKernelTableVersion;
   std::string_view name;  // "cpu-avx512"
 
-  // y [m, n] = alpha op(a) op(b) + beta y, op(x) = x or its transpose.
+  // y [m, n] = alpha op(a) op(b) + beta y, op(x) = x or its transpose. b may be bf16: the product
+  // is that of its elements widened to fp32.
   struct Gemm {
     bool transpose_a = false;
     bool transpose_b = false;
@@ -88,7 +89,7 @@ struct KernelTable {
                                   const int32_t* target,
                                   const float* row_weight) = nullptr;
 
-  // y [T, D]: rows `index` of table.
+  // y [T, D]: rows `index` of table, which may be bf16.
   void (*gather_rows)(View y, View table, const int32_t* index) = nullptr;
   // y [.., D]: row index[i] += x row i. Indices must be distinct.
   void (*scatter_add_rows)(View y, View x, const int32_t* index) = nullptr;

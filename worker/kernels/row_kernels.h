@@ -31,6 +31,7 @@ struct RowKernels {
       float* scores, float* d_p, int64_t n, float scale, float lse, float delta);
   void (*scale)(float* x, int64_t n, float factor);
   void (*add)(float* y, const float* x, int64_t n);
+  void (*widen)(float* y, const uint16_t* bf16, int64_t n);
   void (*dropout)(float* y, const float* x, int64_t n, const DropoutRowKey& key, bool add);
   double (*cross_entropy)(float* logits, int64_t n, int64_t target, float weight, bool gradient);
   void (*route)(float* weight, int32_t* chosen, const float* logits, int64_t experts, int64_t k);

@@ -43,6 +43,7 @@ static constexpr RowKernels kRowKernels = {
         },
     .scale = [](float* x, int64_t n, float factor) { elementwise::ScaleRow(x, n, factor); },
     .add = [](float* y, const float* x, int64_t n) { elementwise::AddRow(y, x, n); },
+    .widen = [](float* y, const uint16_t* bf16, int64_t n) { elementwise::WidenRow(y, bf16, n); },
     .dropout =
         [](float* y, const float* x, int64_t n, const DropoutRowKey& key, bool add) {
           elementwise::DropoutRow(y, x, n, key, add);

@@ -6,7 +6,7 @@
 
 namespace mft {
 
-// Element type of a View. fp32 is the only one that the CPU kernels compute in.
+// Element type of a View. The CPU kernels compute in fp32; frozen weights may be bf16.
 enum class ElementType { kF32, kBF16 };
 
 // A borrowed row-major matrix [rows, cols]; `stride` elements from row to row. The memory must
@@ -20,7 +20,11 @@ struct View {
 
   float* f32() const { return static_cast<float*>(data); }
   float* row(int64_t i) const { return f32() + i * stride; }
-  // The same memory, fewer rows or columns.
+  // Of kBF16.
+  const uint16_t* bf16_row(int64_t i) const {
+    return static_cast<const uint16_t*>(data) + i * stride;
+  }
+  // The same memory, fewer rows or columns. Of kF32.
   View Rows(int64_t begin, int64_t count) const { return {row(begin), count, cols, stride, type}; }
   View Cols(int64_t begin, int64_t count) const {
     return {f32() + begin, rows, count, stride, type};

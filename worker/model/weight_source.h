@@ -14,7 +14,7 @@
 
 namespace mft {
 
-enum class WeightFormat { kF32 };
+enum class WeightFormat { kF32, kBF16 };
 
 // A frozen matrix [out, in]. Only MatMul and MatMulT look inside.
 struct FrozenMat {
@@ -77,9 +77,10 @@ class WeightSource {
   virtual int64_t resident_bytes() const = 0;
 };
 
-// All weights in memory: fp32 tensors are used where the mapped file has them, bf16 ones are
-// widened into a copy. Checks names, shapes and dtypes of <model_dir>/consolidated.safetensors
-// against params.json.
+// All weights in memory: matrices are used where the mapped file has them, bf16 ones too, which
+// are widened as they are multiplied by; a page of the file takes memory once it was read. Vectors,
+// and what the file has at odd places, are copied. Checks names, shapes and dtypes of
+// <model_dir>/consolidated.safetensors against params.json.
 Result<std::unique_ptr<WeightSource>> LoadResidentWeights(const std::string& model_dir);
 
 }  // namespace mft

@@ -59,6 +59,18 @@ class ResidentWeights final : public WeightSource {
 
   FrozenMat Matrix(const std::string& name) {
     const TensorEntry& tensor = *file_->Find(name);
+    const bool aligned = reinterpret_cast<uintptr_t>(tensor.data.data()) % alignof(uint16_t) == 0;
+    if (tensor.dtype == DType::kBF16 && aligned) {
+      resident_bytes_ += static_cast<int64_t>(tensor.data.size());
+      return {View{const_cast<std::byte*>(tensor.data.data()),
+                   tensor.shape[0],
+                   tensor.shape[1],
+                   tensor.shape[1],
+                   ElementType::kBF16},
+              WeightFormat::kBF16,
+              tensor.shape[0],
+              tensor.shape[1]};
+    }
     return {MatrixView(Floats(tensor), tensor.shape[0], tensor.shape[1]),
             WeightFormat::kF32,
             tensor.shape[0],

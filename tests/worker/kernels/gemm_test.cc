@@ -2,6 +2,10 @@
 // Products of every table of this machine against double. Letters: y [M, N], depth K.
 #include <omp.h>
 
+#include <bit>
+#include <cmath>
+#include <cstring>
+
 #include <gtest/gtest.h>
 
 #include "tests/worker/kernels/testing.h"
@@ -129,6 +133,52 @@ TEST_P(Gemm, GivesTheSameBitsAgain) {
     kernels().gemm(problem.Y(), problem.A(), problem.B(), options);
     EXPECT_EQ(std::memcmp(first.data(), problem.y.data(), first.size() * sizeof(float)), 0);
   }
+}
+
+// b in bf16 is b rounded to bf16, in fp32: the bits are the same where the product is our own.
+TEST_P(Gemm, OfBf16IsThatOfItsElementsWidened) {
+  const std::vector<Shape> shapes = {{1, 1, 1},
+                                     {1, 70, 33},
+                                     {2, 1200, 700},
+                                     {14, 32, 256},
+                                     {29, 49, 17},
+                                     {70, 17, 513},
+                                     {13, 2049, 5}};
+  for (const Shape& shape : shapes) {
+    for (const KernelTable::Gemm& options : kOptions) {
+      Problem narrow(shape, options);
+      std::vector<uint16_t> bits;
+      for (float& value : narrow.b) {
+        const uint32_t upper = std::bit_cast<uint32_t>(value) & 0xFFFF0000;
+        bits.push_back(static_cast<uint16_t>(upper >> 16));
+        value = std::bit_cast<float>(upper);
+      }
+      Problem wide = narrow;
+      const std::vector<float> before = narrow.y;
+      View b = narrow.B();
+      b.data = bits.data();
+      b.type = ElementType::kBF16;
+      kernels().gemm(narrow.Y(), narrow.A(), b, options);
+      EXPECT_LT(narrow.Error(before), 5e-7) << shape.m << " " << shape.n << " " << shape.k;
+      if (GetParam() == "avx512" && shape.m > 3) {
+        kernels().gemm(wide.Y(), wide.A(), wide.B(), options);
+        EXPECT_EQ(std::memcmp(wide.y.data(), narrow.y.data(), wide.y.size() * sizeof(float)), 0);
+      }
+    }
+  }
+}
+
+TEST_P(Gemm, RowsOfBf16AreWidened) {
+  const std::vector<uint16_t> table = {0x3F80, 0xC000, 0x7F80, 0x0001, 0x4049, 0xFFC0};
+  const std::vector<int32_t> index = {2, 0};
+  std::vector<float> y(4);
+  kernels().gather_rows(MatrixView(y.data(), 2, 2),
+                        {const_cast<uint16_t*>(table.data()), 3, 2, 2, ElementType::kBF16},
+                        index.data());
+  EXPECT_EQ(y[0], 3.140625F);
+  EXPECT_TRUE(std::isnan(y[1]));
+  EXPECT_EQ(y[2], 1.0F);
+  EXPECT_EQ(y[3], -2.0F);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu,
