@@ -21,6 +21,7 @@
 #include "worker/kernels/cpu_runtime.h"
 #include "worker/kernels/kernels.h"
 #include "worker/model/status_error.h"
+#include "worker/train/bench.h"
 #include "worker/train/reporter.h"
 #include "worker/train/session.h"
 #include "worker/train/stop_signals.h"
@@ -143,6 +144,27 @@ void AddEngineOptions(CLI::App& command, EngineOptions& options, int& threads) {
       ->check(CLI::PositiveNumber);
 }
 
+CLI::App* AddBench(CLI::App& app, BenchArgs& args, int& threads) {
+  CLI::App* bench =
+      app.add_subcommand("bench", "Speed and memory of training steps on random tokens");
+  bench->add_option("--model", args.model_dir, "Model directory")->required();
+  bench->add_option("--documents", args.documents, "Documents of a step")
+      ->check(CLI::PositiveNumber);
+  bench->add_option("--document-tokens", args.document_tokens, "Tokens of each")
+      ->check(CLI::PositiveNumber);
+  bench->add_option("--lengths", args.lengths_file, "Or a file: the tokens of each document");
+  bench->add_option("--rank", args.rank, "Of the adapters")->check(CLI::Range(1, 4096));
+  bench->add_option("--recompute", args.recompute, "nothing, mlp or block")
+      ->check(CLI::IsMember({"nothing", "mlp", "block"}));
+  bench->add_option("--rounds", args.rounds, "Timed steps")->check(CLI::PositiveNumber);
+  bench->add_flag("--phases", args.phases, "Time and FLOP/s of each operation");
+  bench->add_option("-o,--output", args.output, "text or json")
+      ->check(CLI::IsMember({"text", "json"}));
+  bench->add_option("--threads", threads, "CPU threads; default: OMP_NUM_THREADS, or all cores")
+      ->check(CLI::PositiveNumber);
+  return bench;
+}
+
 int Main(int argc, char** argv) {
   SetLogProgram("mft-worker");
   CLI::App app{"mft-worker: trains LoRA adapters for Mistral models, and answers with them"};
@@ -175,6 +197,9 @@ int Main(int argc, char** argv) {
       app.add_subcommand("logits", "Logits of every position of token ids, JSON lines on stdin");
   AddEngineOptions(*logits, logits_options, threads);
 
+  BenchArgs bench_args;
+  CLI::App* bench = AddBench(app, bench_args, threads);
+
   std::string format = "text";
   CLI::App* info = app.add_subcommand("info", "Build, devices, versions");
   info->add_option("-o,--output", format, "text or json")->check(CLI::IsMember({"text", "json"}));
@@ -194,8 +219,9 @@ int Main(int argc, char** argv) {
     SetCpuThreads(threads);
   }
   return Report(Guard([&] {
-    return generate->parsed() ? RunGenerate(generate_args, std::cin, std::cout)
-                              : RunLogits(logits_options, std::cin, std::cout);
+    return bench->parsed()      ? RunBench(bench_args, std::cout)
+           : generate->parsed() ? RunGenerate(generate_args, std::cin, std::cout)
+                                : RunLogits(logits_options, std::cin, std::cout);
   }));
 }
 

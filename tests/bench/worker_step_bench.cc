@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
-#include <map>
 #include <string>
 
 #include <ATen/Parallel.h>
@@ -21,8 +20,8 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/rand.h>
 
-#include "common/base/strings.h"
 #include "tests/worker/model/random_weights.h"
+#include "worker/model/kernel_profile.h"
 #include "worker/model/transformer.h"
 #include "worker/train/adamw.h"
 #include "worker/train/grad_clip.h"
@@ -38,72 +37,6 @@ double Now() {
   timespec now{};
   clock_gettime(g_clock, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-// Time by kernel and shape, gathered by wrapping the functions of the kernel table.
-std::map<std::string, double> g_times;
-
-struct Timer {
-  explicit Timer(std::string timed) : name(std::move(timed)), begin(Now()) {}
-  ~Timer() { g_times[name] += Now() - begin; }
-  std::string name;
-  double begin;
-};
-
-KernelTable g_inner;
-
-// Function pointers carry no state: one wrapper for each member of the table.
-template <auto kMember>
-struct Timed;
-template <typename R, typename... Args, R (*KernelTable::*kMember)(Args...)>
-struct Timed<kMember> {
-  static inline const char* name = nullptr;
-  static R Call(Args... args) {
-    const Timer timer(name);
-    return (g_inner.*kMember)(args...);
-  }
-};
-
-template <auto kMember>
-void Wrap(KernelTable& table, const char* name) {
-  Timed<kMember>::name = name;
-  table.*kMember = Timed<kMember>::Call;
-}
-
-void TimedGemm(View y, View a, View b, KernelTable::Gemm options) {
-  const int64_t k = options.transpose_a ? a.rows : a.cols;
-  const Timer timer(StrCat("gemm ",
-                           options.transpose_a ? "T" : "N",
-                           options.transpose_b ? "T" : "N",
-                           " m ",
-                           y.rows,
-                           " n ",
-                           y.cols,
-                           " k ",
-                           k,
-                           options.beta != 0 ? " +" : ""));
-  g_inner.gemm(y, a, b, options);
-}
-
-KernelTable TimedKernels(const KernelTable& kernels) {
-  g_inner = kernels;
-  KernelTable table = kernels;
-  table.gemm = TimedGemm;
-  Wrap<&KernelTable::rms_norm>(table, "rms_norm");
-  Wrap<&KernelTable::rms_norm_backward>(table, "rms_norm_backward");
-  Wrap<&KernelTable::rotary>(table, "rotary");
-  Wrap<&KernelTable::swiglu>(table, "swiglu");
-  Wrap<&KernelTable::swiglu_backward>(table, "swiglu_backward");
-  Wrap<&KernelTable::attention>(table, "attention");
-  Wrap<&KernelTable::attention_backward>(table, "attention_backward");
-  Wrap<&KernelTable::cross_entropy>(table, "cross_entropy");
-  Wrap<&KernelTable::gather_rows>(table, "gather_rows");
-  Wrap<&KernelTable::scatter_add_rows>(table, "scatter_add_rows");
-  Wrap<&KernelTable::route>(table, "route");
-  Wrap<&KernelTable::route_backward>(table, "route_backward");
-  Wrap<&KernelTable::swiglu_backward_dot>(table, "swiglu_backward_dot");
-  Wrap<&KernelTable::scale_rows>(table, "scale_rows");
-  return table;
 }
 
 double Median(std::vector<double> values) {
@@ -158,12 +91,11 @@ double MatmulFlopsPerSecond(const at::Tensor& a, const at::Tensor& b, at::Tensor
 struct Bench {
   explicit Bench(const Options& options)
       : weights(BenchParams(options.experts)),
-        kernels(
-            TimedKernels(options.kernels.empty() ? CpuKernels() : *CpuKernelsFor(options.kernels))),
+        profile(options.kernels.empty() ? CpuKernels() : *CpuKernelsFor(options.kernels), weights),
         store(weights.params(), {.rank = kRank, .target_modules = kModules}),
         model(weights,
               store,
-              kernels,
+              profile.kernels(),
               {.policy = options.policy, .max_rows = kTokens, .max_positions = kSeqLen}),
         tokens(kTokens),
         targets(kTokens),
@@ -195,7 +127,7 @@ struct Bench {
   }
 
   testing::RandomWeights weights;
-  KernelTable kernels;
+  KernelProfile profile;
   LoraStore store;
   Transformer model;
   std::vector<int32_t> tokens, targets, cu_seqlens;
@@ -220,7 +152,7 @@ void Run(const Options& options) {
   std::vector<double> steps;
   for (int i = 0; i < options.rounds; ++i) {
     const double before = MatmulFlopsPerSecond(a, b, y);
-    g_times.clear();
+    bench.profile.Reset();
     const double seconds = bench.Step();
     const double rate = std::max(before, MatmulFlopsPerSecond(a, b, y));
     rates.push_back(rate);
@@ -232,13 +164,11 @@ void Run(const Options& options) {
                 seconds,
                 ratios.back());
   }
-  std::vector<std::pair<double, std::string>> times;
-  for (const auto& [name, seconds] : g_times) {
-    times.emplace_back(seconds, name);
-  }
-  std::sort(times.rbegin(), times.rend());
-  for (const auto& [seconds, name] : times) {
-    std::printf("%8.2f ms  %s\n", 1e3 * seconds, name.c_str());
+  for (const OperationTime& operation : bench.profile.Operations()) {
+    std::printf("%8.2f ms  %6.1f GFLOP/s  %s\n",
+                1e3 * operation.seconds,
+                operation.flops / operation.seconds / 1e9,
+                operation.name.c_str());
   }
   std::printf("mm %.1f GFLOP/s, step %.3f s, %.0f tokens/s, %.1f GFLOP/s, ratio %.3f (best %.3f)\n",
               Median(rates) / 1e9,

@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/kernels/cpu_runtime.h"
 
+#include <algorithm>
+#include <chrono>
+
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/rand.h>
 #include <torch/version.h>
 
 namespace mft {
@@ -21,6 +28,22 @@ std::string TorchVersion() {
 
 std::string CpuCapability() {
   return at::get_cpu_capability();
+}
+
+double MatmulFlopsPerSecond(int64_t size) {
+  const at::Tensor a = at::rand({size, size});
+  const at::Tensor b = at::rand({size, size});
+  at::Tensor y = at::empty({size, size});
+  at::mm_out(y, a, b);  // pages of y, threads
+  const auto n = static_cast<double>(size);
+  double best = 0;
+  for (int i = 0; i < 3; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    at::mm_out(y, a, b);
+    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
+    best = std::max(best, 2 * n * n * n / spent.count());
+  }
+  return best;
 }
 
 }  // namespace mft

@@ -2,6 +2,7 @@
 // Settings and facts of the process's CPU back end.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace mft {
@@ -12,5 +13,9 @@ int CpuThreads();
 
 std::string TorchVersion();   // "2.11.0+cpu"
 std::string CpuCapability();  // what LibTorch's matrix products use: "AVX512"
+
+// The yardstick of benchmarks: FLOPs a second of LibTorch's own fp32 product of two matrices of
+// size x size, the best of three.
+double MatmulFlopsPerSecond(int64_t size);
 
 }  // namespace mft

@@ -104,19 +104,6 @@ void ReadInitAdapter(Session& session, Reporter& reporter) {
   }
 }
 
-void InitAdapter(Session& session) {
-  for (const LoraStore::Tensor& tensor : session.lora->tensors()) {
-    if (tensor.name.ends_with(".lora_A.weight")) {
-      InitLoraA(session.spec().seed,
-                tensor.name,
-                tensor.cols,
-                false,
-                session.lora->master().subspan(static_cast<size_t>(tensor.offset),
-                                               static_cast<size_t>(tensor.rows * tensor.cols)));
-    }
-  }
-}
-
 // Restores the state of `point`, or begins at step 0.
 void RestoreState(Session& session, const ResumePoint& point, Reporter& reporter) {
   for (const std::string& note : point.notes) {
@@ -124,7 +111,7 @@ void RestoreState(Session& session, const ResumePoint& point, Reporter& reporter
   }
   session.state = point.state;
   if (point.checkpoint_dir.empty() && session.spec().mftd.init_adapter.empty()) {
-    InitAdapter(session);
+    InitAdapter(session.spec().seed, *session.lora);
   } else if (point.checkpoint_dir.empty()) {
     ReadInitAdapter(session, reporter);
   } else {
@@ -160,6 +147,19 @@ std::string TokenizerFileOf(const std::string& model_dir) {
   return file.ok() ? *file : std::string();
 }
 }  // namespace
+
+void InitAdapter(int64_t seed, LoraStore& lora) {
+  for (const LoraStore::Tensor& tensor : lora.tensors()) {
+    if (tensor.name.ends_with(".lora_A.weight")) {
+      InitLoraA(seed,
+                tensor.name,
+                tensor.cols,
+                false,
+                lora.master().subspan(static_cast<size_t>(tensor.offset),
+                                      static_cast<size_t>(tensor.rows * tensor.cols)));
+    }
+  }
+}
 
 std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, const Clock& clock) {
   auto session = std::make_unique<Session>();

@@ -42,4 +42,7 @@ struct Session {
 // StatusError naming what is wrong.
 std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, const Clock& clock);
 
+// First values of a fresh adapter: A drawn from `seed`, B is 0 already.
+void InitAdapter(int64_t seed, LoraStore& lora);
+
 }  // namespace mft
