@@ -100,6 +100,38 @@ TEST_F(Check, EveryRankNeedsAShareUnderReferencePacking) {
   EXPECT_EQ(report_.samples_without_loss, 2);
 }
 
+// The first token is never predicted, and samples without loss fill no rows.
+TEST_F(Check, CountsTokensLossAndRows) {
+  DataCheck check({}, [](const Finding&) {});
+  check.BeginSource({.path = "s", .files = {}});
+  EncodedLine line;
+  line.samples.push_back({.tokens = {1, 5, 6, 2}, .mask = {1, 0, 1, 1}});
+  line.samples.push_back({.tokens = {1, 5, 2}, .mask = {0, 1, 0}});  // made by chunking
+  check.Add("f", {.number = 0, .text = "x"}, line);
+  EncodedLine without;
+  without.samples.push_back({.tokens = {1, 5, 6, 7, 2}, .mask = {1, 0, 0, 0, 0}});
+  without.samples.push_back({.tokens = {}, .mask = {}});
+  check.Add("f", {.number = 1, .text = "y"}, without);
+  check.EndSource();
+  DataCheck cached({}, [](const Finding&) {});
+  cached.BeginSource({.path = "s", .files = {}});
+  cached.AddCached({.length = 4, .loss_tokens = 2, .line = 0}, false);
+  cached.AddCached({.length = 5, .loss_tokens = 0, .line = 1}, false);
+  cached.AddCached({.length = 3, .loss_tokens = 1, .line = 0}, true);
+  cached.AddCached({.length = 0, .loss_tokens = 0, .line = 1}, true);
+  cached.EndSource();
+  for (const SourceReport& report : {check.sources()[0], cached.sources()[0]}) {
+    EXPECT_EQ(report.samples, 2);
+    EXPECT_EQ(report.chunked_samples, 2);
+    EXPECT_EQ(report.tokens, 12);
+    EXPECT_EQ(report.loss_tokens, 3);
+    EXPECT_EQ(report.rows, 3 + 2);
+    EXPECT_EQ(report.samples_without_loss, 2);
+    EXPECT_EQ(report.longest_tokens, 5);
+    EXPECT_EQ(report.lengths.samples(), 4);
+  }
+}
+
 TEST_F(Check, SourcesWithNothingToTrainAreProblemsOfTraining) {
   Run({}, SourceKind::kText, {});
   EXPECT_EQ(problems_, 1);
