@@ -20,9 +20,15 @@ Result<std::string> FindModelWeights(const std::string& model_dir) {
   MFT_ASSIGN_OR_RETURN(const auto names, ListDir(model_dir));
   for (const std::string& name : names) {
     if (name.ends_with(".pth") || name.ends_with(".pt")) {
-      return Unimplemented(
-          StrCat(JoinPath(model_dir, name),
-                 ": pickled weights are not read; convert them to consolidated.safetensors"));
+      return Unimplemented(StrCat(
+          JoinPath(model_dir, name),
+          ": pickled weights can run code and are not read; convert them, in that directory: "
+          "python3 "
+          "-c \"import torch; from safetensors.torch import save_file; save_file({k: "
+          "v.contiguous() "
+          "for k, v in torch.load('",
+          name,
+          "', map_location='cpu', weights_only=True).items()}, 'consolidated.safetensors')\""));
     }
     if (name.ends_with(".safetensors")) {
       return Unimplemented(
@@ -37,34 +43,37 @@ Result<std::string> FindModelWeights(const std::string& model_dir) {
 }
 
 Status CheckTensors(const SafetensorsFile& file, const std::vector<TensorShape>& expected) {
-  std::vector<std::string> problems;
+  std::vector<std::string> problems;  // the first few
+  size_t count = 0;
+  const auto report = [&](const auto&... parts) {
+    if (++count <= kMaxListed) {
+      problems.push_back(StrCat(parts...));
+    }
+  };
   std::set<std::string_view> known;
   for (const TensorShape& want : expected) {
     known.insert(want.name);
     const TensorEntry* tensor = file.Find(want.name);
     if (tensor == nullptr) {
-      problems.push_back(StrCat(want.name, " is missing"));
+      report(want.name, " is missing");
     } else if (tensor->shape != want.shape) {
-      problems.push_back(StrCat(want.name,
-                                " has shape ",
-                                FormatShape(tensor->shape),
-                                ", expected ",
-                                FormatShape(want.shape)));
+      report(want.name,
+             " has shape ",
+             FormatShape(tensor->shape),
+             ", expected ",
+             FormatShape(want.shape));
     } else if (tensor->dtype != DType::kF32 && tensor->dtype != DType::kBF16) {
-      problems.push_back(
-          StrCat(want.name, " has dtype ", DTypeName(tensor->dtype), ", expected BF16 or F32"));
+      report(want.name, " has dtype ", DTypeName(tensor->dtype), ", expected BF16 or F32");
     }
   }
   for (const TensorEntry& tensor : file.tensors()) {
     if (!known.contains(tensor.name)) {
-      problems.push_back(StrCat(Printable(tensor.name, 120), " has no place in this model"));
+      report(Printable(tensor.name, 120), " has no place in this model");
     }
   }
-  if (problems.empty()) {
+  if (count == 0) {
     return Status::Ok();
   }
-  const size_t count = problems.size();
-  problems.resize(std::min(count, kMaxListed));
   return {Code::kInvalidArgument,
           "TENSOR_MISMATCH",
           StrCat(file.path(),

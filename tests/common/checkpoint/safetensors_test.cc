@@ -227,6 +227,9 @@ TEST(CheckTensors, ListsWhatDoesNotFit) {
   EXPECT_NE(status.message().find("norm.weight is missing"), std::string::npos);
   EXPECT_NE(status.message().find("test has shape [2, 2], expected [4]"), std::string::npos);
   EXPECT_NE(CheckTensors(**file, {}).message().find("test has no place"), std::string::npos);
+  std::vector<TensorShape> many(1000, {.name = "layers.0", .shape = {4}});
+  EXPECT_NE(CheckTensors(**file, many).message().find("layers.0 is missing; and 996 more"),
+            std::string::npos);
 }
 
 TEST(CheckTensors, TakesFilesOfTheReferenceWriter) {
@@ -250,7 +253,9 @@ TEST(FindModelWeights, SaysWhatItCannotRead) {
   const testing::TempDir dir;
   EXPECT_EQ(FindModelWeights(dir.path()).status().code(), Code::kNotFound);
   dir.Write("consolidated.00.pth", "");
-  EXPECT_EQ(FindModelWeights(dir.path()).status().code(), Code::kUnimplemented);
+  const Status pickled = FindModelWeights(dir.path()).status();
+  EXPECT_EQ(pickled.code(), Code::kUnimplemented);
+  EXPECT_NE(pickled.message().find("torch.load('consolidated.00.pth'"), std::string::npos);
   dir.Write("consolidated.safetensors", "");
   EXPECT_EQ(FindModelWeights(dir.path()).value(), dir.File("consolidated.safetensors"));
 }
