@@ -17,6 +17,7 @@
 #include "common/config/job_file.h"
 #include "common/journal/build.h"
 #include "common/journal/record.h"
+#include "worker/export/export_model.h"
 #include "worker/infer/commands.h"
 #include "worker/kernels/cpu_runtime.h"
 #include "worker/kernels/kernels.h"
@@ -165,6 +166,34 @@ CLI::App* AddBench(CLI::App& app, BenchArgs& args, int& threads) {
   return bench;
 }
 
+void AddGenerateOptions(CLI::App& command, GenerateArgs& args, int& threads) {
+  AddEngineOptions(command, args.engine, threads);
+  command.add_option("--prompt", args.prompt, "The user's message");
+  command.add_option("--system-prompt", args.system_prompt, "The system's message");
+  command.add_option("--max-tokens", args.max_tokens, "Of the answer")->check(CLI::PositiveNumber);
+  command.add_option("--temperature", args.temperature, "0: the most likely token each time")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--top-p", args.top_p, "Share of the probability to choose from")
+      ->check(CLI::Range(0.0, 1.0));
+  command.add_option("--seed", args.seed, "Same seed, same answer");
+}
+
+void AddExportOptions(CLI::App& command, ExportArgs& args) {
+  command.add_option("--model", args.model_dir, "Model directory of the base")->required();
+  command.add_option("--adapter", args.adapter, "lora.safetensors, or a checkpoint")->required();
+  command.add_option("--to", args.to, "Directory to be made")->required();
+  command.add_option("--format", args.format, "mistral, peft, merged or hf")
+      ->check(CLI::IsMember({"mistral", "peft", "merged", "hf"}));
+  command.add_option("--scaling", args.scaling, "Of the adapter; default: its params.json, else 2")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--dtype", args.dtype, "fp32 or bf16; default: the adapter's, or the base's")
+      ->check(CLI::IsMember({"fp32", "bf16"}));
+  command.add_option(
+      "--base-name", args.base_name, "peft: base_model_name_or_path; default: --model");
+  command.add_option("--max-shard-bytes", args.max_shard_bytes, "hf: most of a file of weights")
+      ->check(CLI::PositiveNumber);
+}
+
 int Main(int argc, char** argv) {
   SetLogProgram("mft-worker");
   CLI::App app{"mft-worker: trains LoRA adapters for Mistral models, and answers with them"};
@@ -180,17 +209,7 @@ int Main(int argc, char** argv) {
 
   GenerateArgs generate_args;
   CLI::App* generate = app.add_subcommand("generate", "Answer one prompt, or JSON lines on stdin");
-  AddEngineOptions(*generate, generate_args.engine, threads);
-  generate->add_option("--prompt", generate_args.prompt, "The user's message");
-  generate->add_option("--system-prompt", generate_args.system_prompt, "The system's message");
-  generate->add_option("--max-tokens", generate_args.max_tokens, "Of the answer")
-      ->check(CLI::PositiveNumber);
-  generate
-      ->add_option("--temperature", generate_args.temperature, "0: the most likely token each time")
-      ->check(CLI::NonNegativeNumber);
-  generate->add_option("--top-p", generate_args.top_p, "Share of the probability to choose from")
-      ->check(CLI::Range(0.0, 1.0));
-  generate->add_option("--seed", generate_args.seed, "Same seed, same answer");
+  AddGenerateOptions(*generate, generate_args, threads);
 
   EngineOptions logits_options;
   CLI::App* logits =
@@ -199,6 +218,10 @@ int Main(int argc, char** argv) {
 
   BenchArgs bench_args;
   CLI::App* bench = AddBench(app, bench_args, threads);
+
+  ExportArgs export_args;
+  CLI::App* exported = app.add_subcommand("export", "Write an adapter, or the model with it");
+  AddExportOptions(*exported, export_args);
 
   std::string format = "text";
   CLI::App* info = app.add_subcommand("info", "Build, devices, versions");
@@ -219,7 +242,8 @@ int Main(int argc, char** argv) {
     SetCpuThreads(threads);
   }
   return Report(Guard([&] {
-    return bench->parsed()      ? RunBench(bench_args, std::cout)
+    return exported->parsed()   ? RunExport(export_args)
+           : bench->parsed()    ? RunBench(bench_args, std::cout)
            : generate->parsed() ? RunGenerate(generate_args, std::cin, std::cout)
                                 : RunLogits(logits_options, std::cin, std::cout);
   }));

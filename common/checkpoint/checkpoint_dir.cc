@@ -1,14 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/checkpoint/checkpoint_dir.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <cstdio>
 #include <optional>
 
 #include "common/base/files.h"
@@ -16,13 +10,13 @@
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "common/checkpoint/manifest.h"
+#include "common/checkpoint/publish_dir.h"
 
 namespace mft {
 
 namespace {
 
 constexpr std::string_view kPrefix = "checkpoint_";
-constexpr std::string_view kTemporaryPrefix = "tmp.";
 
 std::string NameOf(int64_t step) {
   const std::string digits = std::to_string(step);
@@ -40,60 +34,9 @@ std::optional<int64_t> StepOf(const std::string& name) {
   return step >= 0 && NameOf(step) == name ? std::optional(step) : std::nullopt;
 }
 
-// Removes a directory at the end of its scope unless it was published; exceptions included.
-class TemporaryDir {
- public:
-  explicit TemporaryDir(std::string path) : path_(std::move(path)) {}
-  ~TemporaryDir() {
-    if (!path_.empty()) {
-      LogIfError(RemoveTree(path_), "removing an unfinished checkpoint");
-    }
-  }
-  TemporaryDir(const TemporaryDir&) = delete;
-  TemporaryDir& operator=(const TemporaryDir&) = delete;
-  const std::string& path() const { return path_; }
-  void Published() { path_.clear(); }
-
- private:
-  std::string path_;
-};
-
-// Every file below `directory`, relative to it, and every directory, deepest first.
-struct Tree {
-  std::vector<std::string> files;
-  std::vector<std::string> directories;
-};
-
-Status Walk(const std::string& root, const std::string& relative, Tree& tree) {
-  const std::string directory = relative.empty() ? root : JoinPath(root, relative);
-  MFT_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(directory));
-  for (const std::string& name : names) {
-    const std::string path = relative.empty() ? name : JoinPath(relative, name);
-    struct stat info {};
-    if (lstat(JoinPath(root, path).c_str(), &info) != 0) {
-      return ErrnoStatus(errno, JoinPath(root, path));
-    }
-    if (S_ISDIR(info.st_mode)) {
-      MFT_RETURN_IF_ERROR(Walk(root, path, tree));
-    } else if (S_ISREG(info.st_mode)) {
-      tree.files.push_back(path);
-    } else {
-      return Internal(StrCat(JoinPath(root, path), ": neither a file nor a directory"));
-    }
-  }
-  tree.directories.push_back(directory);
-  return Status::Ok();
-}
-
-Status FsyncFile(const std::string& path) {
-  MFT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenFile(path, O_RDONLY));
-  return Fsync(fd.get(), path);
-}
-
 // Adds the manifest and brings everything to disk. Returns the bytes of all files.
 Result<int64_t> Seal(const std::string& directory, Manifest manifest) {
-  Tree tree;
-  MFT_RETURN_IF_ERROR(Walk(directory, "", tree));
+  MFT_ASSIGN_OR_RETURN(const DirectoryTree tree, ListTree(directory));
   int64_t bytes = 0;
   manifest.version = kManifestVersion;
   manifest.files.clear();
@@ -109,18 +52,6 @@ Result<int64_t> Seal(const std::string& directory, Manifest manifest) {
     MFT_RETURN_IF_ERROR(FsyncDir(each));
   }
   return bytes + static_cast<int64_t>(text.size());
-}
-
-Status Rename(const std::string& from, const std::string& to) {
-  // Never onto something that is there, not even an empty directory.
-  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) {
-    return Status::Ok();
-  }
-  // Some network file systems do not know the flag.
-  if (errno == EINVAL && !PathExists(to) && rename(from.c_str(), to.c_str()) == 0) {
-    return Status::Ok();
-  }
-  return ErrnoStatus(errno, StrCat("renaming ", from, " to ", to));
 }
 
 Status VerifyCheckpointOfStep(const std::string& path, int64_t step) {
@@ -139,7 +70,7 @@ Result<std::string> SetAside(const std::string& directory,
   for (int again = 2; PathExists(JoinPath(directory, target)); ++again) {
     target = StrCat(base, "-", again);
   }
-  MFT_RETURN_IF_ERROR(Rename(JoinPath(directory, name), JoinPath(directory, target)));
+  MFT_RETURN_IF_ERROR(RenameToNew(JoinPath(directory, name), JoinPath(directory, target)));
   return target;
 }
 
@@ -169,7 +100,7 @@ Result<int64_t> PublishCheckpoint(
   MFT_RETURN_IF_ERROR(MakeDirs(JoinPath(temporary.path(), "state")));
   MFT_RETURN_IF_ERROR(write(temporary.path()));
   MFT_ASSIGN_OR_RETURN(const int64_t bytes, Seal(temporary.path(), std::move(manifest)));
-  MFT_RETURN_IF_ERROR(Rename(temporary.path(), target));
+  MFT_RETURN_IF_ERROR(RenameToNew(temporary.path(), target));
   temporary.Published();
   MFT_RETURN_IF_ERROR(FsyncDir(parent));
   return bytes;
@@ -233,7 +164,7 @@ std::vector<std::string> RemoveOldCheckpoints(const std::string& run_dir, int64_
     // Out of the way first: a removal that is cut short must not leave half a checkpoint.
     const std::string doomed =
         JoinPath(directory, StrCat(kTemporaryPrefix, "removed.", name, ".", RandomHex(6)));
-    const Status renamed = Rename(JoinPath(directory, name), doomed);
+    const Status renamed = RenameToNew(JoinPath(directory, name), doomed);
     LogIfError(renamed, "removing an old checkpoint");
     if (renamed.ok()) {
       LogIfError(RemoveTree(doomed), "removing an old checkpoint");

@@ -93,9 +93,6 @@ Result<std::optional<MoeParams>> ReadMoe(const Json& json) {
 }
 
 Result<ModelParams> ParseParams(const Json& json) {
-  if (!json.is_object()) {
-    return InvalidArgument("must be a JSON object");
-  }
   MFT_RETURN_IF_ERROR(CheckSupported(json));
   ModelParams params;
   for (const SizeKey& key : kSizes) {
@@ -128,13 +125,6 @@ Result<ModelParams> ParseParams(const Json& json) {
   }
   MFT_ASSIGN_OR_RETURN(params.moe, ReadMoe(json));
   return params;
-}
-
-Result<Json> ReadParamsJson(const std::string& directory) {
-  const std::string path = JoinPath(directory, "params.json");
-  MFT_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxParamsBytes));
-  auto json = ParseJson(text, 16);
-  return json.ok() ? std::move(json) : Result<Json>(json.status().WithContext(path));
 }
 
 int64_t Elements(const std::vector<int64_t>& shape) {
@@ -170,6 +160,29 @@ int64_t LoraParametersOfLayer(const ModelParams& params,
 }
 }  // namespace
 
+Result<Json> ReadParamsJson(const std::string& directory) {
+  const std::string path = JoinPath(directory, "params.json");
+  MFT_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxParamsBytes));
+  auto json = ParseJson(text, 16);
+  if (!json.ok()) {
+    return json.status().WithContext(path);
+  }
+  if (!json->is_object()) {
+    return InvalidArgument(StrCat(path, ": must be a JSON object"));
+  }
+  return json;
+}
+
+Result<std::string> DerivedParamsJson(const std::string& model_dir, const ModelParams& params) {
+  MFT_ASSIGN_OR_RETURN(Json json, ReadParamsJson(model_dir));
+  json.erase("lora");
+  for (const SizeKey& key : kSizes) {
+    json[key.name] = params.*key.member;
+  }
+  json["rope_theta"] = params.rope_theta;
+  return json.dump(4) + "\n";
+}
+
 Result<ModelParams> ReadModelParams(const std::string& model_dir) {
   MFT_ASSIGN_OR_RETURN(const Json json, ReadParamsJson(model_dir));
   auto params = ParseParams(json);
@@ -180,7 +193,7 @@ Result<ModelParams> ReadModelParams(const std::string& model_dir) {
 
 Result<std::optional<LoraParams>> ReadLoraParams(const std::string& directory) {
   MFT_ASSIGN_OR_RETURN(const Json json, ReadParamsJson(directory));
-  if (!json.is_object() || !json.contains("lora") || json["lora"].is_null()) {
+  if (!json.contains("lora") || json["lora"].is_null()) {
     return std::optional<LoraParams>();
   }
   LoraParams lora;

@@ -48,6 +48,13 @@ Result<ModelParams> ReadModelParams(const std::string& model_dir);
 // The lora section of <directory>/params.json; nothing where there is none.
 Result<std::optional<LoraParams>> ReadLoraParams(const std::string& directory);
 
+// <directory>/params.json as it is: a JSON object.
+Result<Json> ReadParamsJson(const std::string& directory);
+
+// params.json for weights made from those of <model_dir>: every key of its own, the sizes and the
+// rope_theta of `params`, and no lora section.
+Result<std::string> DerivedParamsJson(const std::string& model_dir, const ModelParams& params);
+
 // As mistral-finetune writes it into checkpoints (indent 4); the lora section only with adapters.
 std::string ModelParamsToJson(const ModelParams& params, const LoraParams* lora);
 

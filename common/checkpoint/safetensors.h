@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -57,11 +58,14 @@ struct TensorToWrite {
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
   std::span<const std::byte> data;
+  // Instead of `data`: called when the tensor's turn comes, so that one at a time is in memory.
+  std::function<Result<std::vector<std::byte>>()> produce;
 };
 
 // Writes and fsyncs the file (not its directory); on failure there is none. Tensors are ordered as
 // the reference implementation does: by element size, largest first, so that each is aligned, then
 // by name. INVALID_ARGUMENT: a name twice or not UTF-8, data of another size than the shape's.
+// What `produce` returns as an error ends the writing.
 // Otherwise errno's text (ENOSPC is RESOURCE_EXHAUSTED).
 Status WriteSafetensors(const std::string& path,
                         std::vector<TensorToWrite> tensors,

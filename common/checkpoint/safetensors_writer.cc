@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <optional>
 
 #include "common/base/json.h"
 #include "common/base/strings.h"
@@ -17,28 +18,46 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "tensors are written as they lie");
 
+// Of shape and dtype; nothing where the shape is none.
+std::optional<uint64_t> BytesOf(const TensorToWrite& tensor) {
+  uint64_t bytes = DTypeSize(tensor.dtype);
+  for (const int64_t size : tensor.shape) {
+    if (size < 0 || __builtin_mul_overflow(bytes, static_cast<uint64_t>(size), &bytes)) {
+      return std::nullopt;
+    }
+  }
+  return bytes;
+}
+
+std::string NameForPeople(const TensorToWrite& tensor) {
+  return StrCat("tensor \"", Printable(tensor.name, 120), "\"");
+}
+
+Status CheckSize(const TensorToWrite& tensor, size_t bytes) {
+  const auto needed = BytesOf(tensor);
+  if (needed.has_value() && *needed == bytes) {
+    return Status::Ok();
+  }
+  return InvalidArgument(StrCat(NameForPeople(tensor),
+                                ": shape ",
+                                FormatShape(tensor.shape),
+                                " of ",
+                                DTypeName(tensor.dtype),
+                                " does not fit its ",
+                                bytes,
+                                " bytes"));
+}
+
 Status CheckTensors(const std::vector<TensorToWrite>& tensors) {
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const TensorToWrite& tensor = tensors[i];
-    const std::string name = StrCat("tensor \"", Printable(tensor.name, 120), "\"");
+  for (const TensorToWrite& tensor : tensors) {
     if (!IsValidUtf8(tensor.name) || tensor.name == "__metadata__") {
-      return InvalidArgument(StrCat(name, ": not a name for a tensor"));
+      return InvalidArgument(StrCat(NameForPeople(tensor), ": not a name for a tensor"));
     }
-    uint64_t bytes = DTypeSize(tensor.dtype);
-    bool fits = true;
-    for (const int64_t size : tensor.shape) {
-      fits =
-          fits && size >= 0 && !__builtin_mul_overflow(bytes, static_cast<uint64_t>(size), &bytes);
-    }
-    if (!fits || bytes != tensor.data.size()) {
-      return InvalidArgument(StrCat(name,
-                                    ": shape ",
-                                    FormatShape(tensor.shape),
-                                    " of ",
-                                    DTypeName(tensor.dtype),
-                                    " does not fit its ",
-                                    tensor.data.size(),
-                                    " bytes"));
+    if (!tensor.produce) {
+      MFT_RETURN_IF_ERROR(CheckSize(tensor, tensor.data.size()));
+    } else if (!BytesOf(tensor).has_value()) {
+      return InvalidArgument(
+          StrCat(NameForPeople(tensor), ": no tensor has shape ", FormatShape(tensor.shape)));
     }
   }
   return Status::Ok();
@@ -54,9 +73,9 @@ std::string HeaderOf(const std::vector<TensorToWrite>& tensors,
   // Text is joined by hand: looking each key up in an ordered object is quadratic.
   std::string text = DumpJson(header);
   text.pop_back();
-  size_t begin = 0;
+  uint64_t begin = 0;
   for (const TensorToWrite& tensor : tensors) {
-    const size_t end = begin + tensor.data.size();
+    const uint64_t end = begin + BytesOf(tensor).value_or(0);  // checked before
     Json entry = Json::object();
     entry["dtype"] = DTypeName(tensor.dtype);
     entry["shape"] = tensor.shape;
@@ -70,6 +89,17 @@ std::string HeaderOf(const std::vector<TensorToWrite>& tensors,
   return text;
 }
 
+Status WriteTensor(int fd, const std::string& path, const TensorToWrite& tensor) {
+  std::vector<std::byte> produced;
+  std::span<const std::byte> data = tensor.data;
+  if (tensor.produce) {
+    MFT_ASSIGN_OR_RETURN(produced, tensor.produce());
+    MFT_RETURN_IF_ERROR(CheckSize(tensor, produced.size()).WithContext(path));
+    data = produced;
+  }
+  return WriteAll(fd, {reinterpret_cast<const char*>(data.data()), data.size()}, path);
+}
+
 Status WriteTo(int fd,
                const std::string& path,
                const std::string& header,
@@ -79,9 +109,7 @@ Status WriteTo(int fd,
   std::memcpy(prefix.data(), &length, sizeof length);
   MFT_RETURN_IF_ERROR(WriteAll(fd, prefix + header, path));
   for (const TensorToWrite& tensor : tensors) {
-    const std::string_view bytes(reinterpret_cast<const char*>(tensor.data.data()),
-                                 tensor.data.size());
-    MFT_RETURN_IF_ERROR(WriteAll(fd, bytes, path));
+    MFT_RETURN_IF_ERROR(WriteTensor(fd, path, tensor));
   }
   return Fsync(fd, path);
 }

@@ -28,7 +28,8 @@ ARROWS = {
     "worker/kernels": COMMON,
     "worker/comm": COMMON,
     "worker/model": COMMON + ["worker/kernels", "worker/comm"],
-    "worker/train": COMMON + ["worker/model", "worker/kernels", "worker/comm"],
+    "worker/export": COMMON + ["worker/model", "worker/kernels"],
+    "worker/train": COMMON + ["worker/export", "worker/model", "worker/kernels", "worker/comm"],
     "worker/infer": COMMON + ["worker/model", "worker/kernels", "worker/comm"],
     "worker": COMMON + ["worker"],
 }

@@ -11,7 +11,6 @@ namespace mft {
 
 namespace {
 constexpr int64_t kPieceRows = 512;
-constexpr double kDefaultScaling = 2.0;  // mistral-inference's, for files that do not say
 }  // namespace
 
 Engine::Engine(std::unique_ptr<WeightSource> weights,

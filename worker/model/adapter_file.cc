@@ -67,6 +67,7 @@ Result<AdapterInfo> InspectAdapter(const std::string& path, const ModelParams& p
     if (a != nullptr) {
       info.target_modules.emplace_back(module);
       info.rank = a->shape.empty() ? 0 : a->shape[0];
+      info.dtype = a->dtype;
     }
   }
   if (info.rank < 1) {
@@ -92,6 +93,7 @@ Result<AdapterInfo> InspectAdapter(const std::string& path, const ModelParams& p
     MFT_ASSIGN_OR_RETURN(const auto lora, ReadLoraParams(directory));
     if (lora.has_value()) {
       info.scaling = lora->scaling;
+      info.dropout = lora->dropout;
     }
   }
   return info;

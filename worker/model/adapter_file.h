@@ -17,13 +17,18 @@ namespace mft {
 // The file that a path means: itself, or lora.safetensors in it or in its consolidated/.
 std::string AdapterFile(const std::string& path);
 
-// Rank and target modules of an adapter for this model, from its tensors; `scaling` from the
-// params.json beside it, or 2.0 (as mistral-inference assumes) where there is none.
+// mistral-inference's, for files that do not say.
+inline constexpr double kDefaultScaling = 2.0;
+
+// Rank, target modules and type of an adapter for this model, from its tensors; scaling and dropout
+// from the params.json beside it.
 // INVALID_ARGUMENT names the first tensor that does not fit.
 struct AdapterInfo {
   int64_t rank = 0;
   std::vector<std::string> target_modules;
+  DType dtype = DType::kF32;
   std::optional<double> scaling;  // nothing: the file does not say
+  double dropout = 0;
 };
 Result<AdapterInfo> InspectAdapter(const std::string& path, const ModelParams& params);
 

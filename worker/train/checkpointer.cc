@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/train/checkpointer.h"
 
-#include <algorithm>
 #include <array>
-#include <filesystem>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "common/base/files.h"
 #include "common/base/strings.h"
 #include "common/checkpoint/safetensors.h"
+#include "worker/export/adapter_export.h"
+#include "worker/export/export_model.h"
+#include "worker/export/merged_model.h"
 #include "worker/model/adapter_file.h"
-#include "worker/model/bf16.h"
-#include "worker/train/merged_model.h"
 
 namespace mft {
 
 namespace {
-constexpr size_t kMaxTokenizerBytes = size_t{64} << 20;
 constexpr std::string_view kOptimizerFile = "state/optimizer.safetensors";
 
 // One tensor in the optimizer's file for each part of each trainable tensor.
@@ -31,49 +30,23 @@ std::array<Part, 3> Parts(LoraStore& adapters) {
           Part{".exp_avg_sq", adapters.moment2()}};
 }
 
-// Adds the tensors of one arena, whose elements may be of another type than the store's.
-template <typename T>
-void AddArena(const LoraStore& adapters,
-              std::string_view suffix,
-              DType dtype,
-              std::span<const T> arena,
-              std::vector<TensorToWrite>& out) {
+void AddArena(const LoraStore& adapters, const Part& part, std::vector<TensorToWrite>& out) {
   for (const LoraStore::Tensor& tensor : adapters.tensors()) {
     out.push_back(
-        {.name = StrCat(tensor.name, suffix),
-         .dtype = dtype,
+        {.name = StrCat(tensor.name, part.suffix),
+         .dtype = DType::kF32,
          .shape = {tensor.rows, tensor.cols},
-         .data = std::as_bytes(arena.subspan(static_cast<size_t>(tensor.offset),
-                                             static_cast<size_t>(tensor.rows * tensor.cols)))});
+         .data = std::as_bytes(part.arena.subspan(
+             static_cast<size_t>(tensor.offset), static_cast<size_t>(tensor.rows * tensor.cols)))});
   }
-}
-
-Status WriteAdapter(const std::string& path, const CheckpointContents& contents) {
-  const std::span<const float> master = contents.adapters.master();
-  std::vector<uint16_t> rounded;
-  std::vector<TensorToWrite> tensors;
-  if (contents.bf16) {
-    rounded.resize(master.size());
-    std::transform(master.begin(), master.end(), rounded.begin(), Bf16Bits);
-    AddArena<uint16_t>(contents.adapters, "", DType::kBF16, rounded, tensors);
-  } else {
-    AddArena<float>(contents.adapters, "", DType::kF32, master, tensors);
-  }
-  return WriteSafetensors(path, std::move(tensors));
 }
 
 Status WriteOptimizerState(const std::string& path, LoraStore& adapters) {
   std::vector<TensorToWrite> tensors;
   for (const Part& part : Parts(adapters)) {
-    AddArena<float>(adapters, part.suffix, DType::kF32, part.arena, tensors);
+    AddArena(adapters, part, tensors);
   }
   return WriteSafetensors(path, std::move(tensors));
-}
-
-Status CopyTokenizer(const std::string& from, const std::string& directory) {
-  MFT_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(from, kMaxTokenizerBytes));
-  const std::string name = std::filesystem::path(from).filename().string();
-  return WriteFileAtomic(JoinPath(directory, name), bytes);
 }
 }  // namespace
 
@@ -81,9 +54,14 @@ Status WriteCheckpointFiles(const std::string& directory, const CheckpointConten
   const std::string consolidated = JoinPath(directory, "consolidated");
   MFT_RETURN_IF_ERROR(MakeDirs(consolidated));
   const bool merged = !contents.base_weights.empty();
-  MFT_RETURN_IF_ERROR(
-      merged ? WriteMergedModel(JoinPath(consolidated, "consolidated.safetensors"), contents)
-             : WriteAdapter(JoinPath(consolidated, "lora.safetensors"), contents));
+  MFT_RETURN_IF_ERROR(merged ? WriteMergedModel(JoinPath(consolidated, "consolidated.safetensors"),
+                                                contents.base_weights,
+                                                contents.model,
+                                                contents.adapters,
+                                                std::nullopt)
+                             : WriteAdapter(JoinPath(consolidated, "lora.safetensors"),
+                                            contents.adapters,
+                                            contents.adapter_dtype));
   MFT_RETURN_IF_ERROR(
       WriteFileAtomic(JoinPath(consolidated, "params.json"),
                       ModelParamsToJson(contents.model, merged ? nullptr : &contents.lora)));

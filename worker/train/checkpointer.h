@@ -6,6 +6,7 @@
 
 #include "common/base/status.h"
 #include "common/checkpoint/model_params.h"
+#include "common/checkpoint/safetensors.h"
 #include "worker/model/lora_store.h"
 #include "worker/train/run_state.h"
 
@@ -17,9 +18,9 @@ struct CheckpointContents {
   RunState state;
   ModelParams model;
   LoraParams lora;
-  bool bf16 = false;           // type of lora.safetensors: bf16, or fp32
-  std::string base_weights;    // not "": the merged model is written instead of the adapter
-  std::string tokenizer_file;  // copied; "" where the model directory has none
+  DType adapter_dtype = DType::kF32;  // of lora.safetensors: F32, or BF16
+  std::string base_weights;           // not "": the merged model is written instead of the adapter
+  std::string tokenizer_file;         // copied; "" where the model directory has none
 };
 
 // Writes consolidated/ and state/ into `directory`; PublishCheckpoint calls it.

@@ -260,5 +260,42 @@ TEST(FindModelWeights, SaysWhatItCannotRead) {
   EXPECT_EQ(FindModelWeights(dir.path()).value(), dir.File("consolidated.safetensors"));
 }
 
+TEST(WriteSafetensors, MakesOneTensorAtATime) {
+  const testing::TempDir dir;
+  const std::string path = dir.path() + "/m.safetensors";
+  int64_t made_after_size = 0;  // bytes of the file when the second tensor was made
+  std::vector<TensorToWrite> tensors;
+  for (const char* name : {"a", "b"}) {
+    tensors.push_back({.name = name,
+                       .dtype = DType::kF32,
+                       .shape = {1 << 18},
+                       .data = {},
+                       .produce = [&, name]() -> Result<std::vector<std::byte>> {
+                         made_after_size = FileSize(path).value();
+                         return std::vector<std::byte>(1 << 20, std::byte(name[0]));
+                       }});
+  }
+  ASSERT_TRUE(WriteSafetensors(path, tensors).ok());
+  EXPECT_GT(made_after_size, 1 << 20);
+  const auto file = SafetensorsFile::Open(path).value();
+  EXPECT_EQ(file->Find("b")->data[7], std::byte('b'));
+  EXPECT_EQ(file->Find("a")->data[(1 << 20) - 1], std::byte('a'));
+}
+
+TEST(WriteSafetensors, LeavesNothingWhereATensorCannotBeMade) {
+  const testing::TempDir dir;
+  const std::string path = dir.path() + "/m.safetensors";
+  TensorToWrite tensor{.name = "a", .dtype = DType::kF32, .shape = {2}, .data = {}};
+  tensor.produce = [] { return Result<std::vector<std::byte>>(Internal("cannot")); };
+  EXPECT_EQ(WriteSafetensors(path, {tensor}).code(), Code::kInternal);
+  tensor.produce = [] { return Result<std::vector<std::byte>>(std::vector<std::byte>(7)); };
+  const Status wrong = WriteSafetensors(path, {tensor});
+  EXPECT_EQ(wrong.code(), Code::kInvalidArgument);
+  EXPECT_NE(wrong.message().find("7 bytes"), std::string::npos);
+  tensor.shape = {-1};
+  EXPECT_EQ(WriteSafetensors(path, {tensor}).code(), Code::kInvalidArgument);
+  EXPECT_FALSE(PathExists(path));
+}
+
 }  // namespace
 }  // namespace mft
