@@ -127,7 +127,8 @@ Result<DataFacts> DataFactsFromFiles(const JobSpec& spec) {
 JobEstimate EstimateJob(const JobSpec& spec,
                         const ModelParams& params,
                         const DataFacts& data,
-                        const NodeFacts& node) {
+                        const NodeFacts& node,
+                        int64_t weights_bytes) {
   JobEstimate estimate;
   estimate.exact = data.exact;
   estimate.samples = data.samples;
@@ -140,7 +141,9 @@ JobEstimate EstimateJob(const JobSpec& spec,
         static_cast<double>(data.tokens) / static_cast<double>(estimate.tokens_per_step);
     estimate.epochs = static_cast<double>(spec.max_steps) / estimate.steps_per_epoch;
   }
-  estimate.weights_bytes = TotalParameters(params) * ElementBytes(node);
+  // The CPU uses bf16 and fp32 matrices where the mapped file has them.
+  const bool mapped = node.device == "cpu" && weights_bytes > 0;
+  estimate.weights_bytes = mapped ? weights_bytes : TotalParameters(params) * ElementBytes(node);
   estimate.trainable_parameters = LoraParameters(params, spec.lora.rank, spec.mftd.target_modules);
   estimate.memory_bytes = PeakMemory(spec, params, node, estimate);
   estimate.disk_bytes = CheckpointBytes(spec, params, node, estimate.trainable_parameters) +
@@ -154,7 +157,7 @@ JobEstimate EstimateJob(const JobSpec& spec,
         "steps count full packs; packing whole samples leaves a few percent unused");
   }
   estimate.notes.push_back(StrCat("memory assumes ",
-                                  node.precision,
+                                  mapped ? "mapped" : node.precision,
                                   " weights and ",
                                   spec.checkpoint ? "recomputed" : "kept",
                                   " activations of ",

@@ -49,9 +49,11 @@ struct JobEstimate {
   std::vector<std::string> notes;
 };
 
+// `weights_bytes`: of the model's file, which is mapped as it is; 0: all in the node's precision.
 JobEstimate EstimateJob(const JobSpec& spec,
                         const ModelParams& params,
                         const DataFacts& data,
-                        const NodeFacts& node);
+                        const NodeFacts& node,
+                        int64_t weights_bytes = 0);
 
 }  // namespace mft::server

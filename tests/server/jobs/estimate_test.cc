@@ -60,6 +60,20 @@ TEST(EstimateJob, CountsTheExpertsOfAMixture) {
   EXPECT_LT(experts.seconds, 2 * dense.seconds);
 }
 
+// On the CPU weights stay as they are in the file, whatever is computed in.
+TEST(EstimateJob, CountsMappedWeightsAsTheFileHasThem) {
+  const NodeFacts cpu;
+  constexpr int64_t kFile = 14'496'081'120;
+  const JobEstimate unknown = EstimateJob(Recipe(), Mistral7B(), {}, cpu);
+  const JobEstimate known = EstimateJob(Recipe(), Mistral7B(), {}, cpu, kFile);
+  EXPECT_EQ(unknown.weights_bytes, 4 * TotalParameters(Mistral7B()));
+  EXPECT_EQ(known.weights_bytes, kFile);
+  EXPECT_EQ(unknown.memory_bytes - known.memory_bytes, unknown.weights_bytes - kFile);
+  const NodeFacts cuda{.device = "cuda", .precision = "bf16"};
+  EXPECT_EQ(EstimateJob(Recipe(), Mistral7B(), {}, cuda, kFile).weights_bytes,
+            2 * TotalParameters(Mistral7B()));
+}
+
 TEST(EstimateJob, MemoryFollowsTheRecomputePolicyAndSizes) {
   const NodeFacts node{.device = "cuda", .precision = "bf16"};
   JobSpec spec = Recipe();
