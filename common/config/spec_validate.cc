@@ -141,11 +141,6 @@ class Validator {
     if (spec_.mftd.precision == "fp8") {
       Add("mftd.precision", {}, NotInThisVersion("\"fp8\""));
     }
-    for (const std::string& format : spec_.mftd.export_formats) {
-      if (format != "mistral") {
-        Add("mftd.export", {}, NotInThisVersion(StrCat("\"", format, "\"")));
-      }
-    }
     if (spec_.mftd.device != "auto" && !IsBad("mftd.ranks")) {
       for (Violation& violation : CheckDevice(spec_, spec_.mftd.device)) {
         Add(violation.path, {"mftd.device"}, std::move(violation.message));

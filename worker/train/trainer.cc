@@ -14,6 +14,7 @@
 #include "worker/train/chunks.h"
 #include "worker/train/grad_clip.h"
 #include "worker/train/grad_sync.h"
+#include "worker/train/result_export.h"
 
 namespace mft {
 
@@ -56,6 +57,7 @@ Trainer::Trainer(Session& session, Reporter& reporter, StopSignals& signals, con
 
 FinalRecord Trainer::Run() {
   if (IsLast()) {
+    ExportResult(session_, reporter_, false);
     return End("done", "", "the newest checkpoint is that of the last step");
   }
   ThrowIfError(reporter_.Phase(kPhaseTraining));
@@ -75,6 +77,7 @@ FinalRecord Trainer::Run() {
     }
     AfterStep();
   }
+  ExportResult(session_, reporter_, true);
   return End("done", "", "");
 }
 

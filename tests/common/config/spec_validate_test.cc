@@ -54,9 +54,7 @@ TEST(ValidateSpec, RefusesWhatThisVersionDoesNotDoByKeyAndValue) {
                           "version (UNIMPLEMENTED)"));
   EXPECT_THAT(ProblemsOf("lora.enable: false\n").size(), 2);
   EXPECT_THAT(ProblemsOf("lora.dropout: 0.1\n"), ::testing::IsEmpty());
-  EXPECT_THAT(
-      ProblemsOf("mftd.export: [mistral, peft]\n"),
-      ElementsAre("mftd.export:4: \"peft\" is not implemented in this version (UNIMPLEMENTED)"));
+  EXPECT_THAT(ProblemsOf("mftd.export: [mistral, peft, merged, hf]\n"), IsEmpty());
   EXPECT_THAT(
       ProblemsOf("mftd.precision: fp8\n"),
       ElementsAre("mftd.precision:4: \"fp8\" is not implemented in this version (UNIMPLEMENTED)"));

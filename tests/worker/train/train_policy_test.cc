@@ -4,6 +4,7 @@
 #include <sys/mount.h>
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 
 #include <gtest/gtest.h>
@@ -141,6 +142,45 @@ TEST(Checkpoint, HasWhatMistralFinetuneWritesAndTheFullState) {
   const JobSpecResult args = ParseJobYaml(ReadFile(run.RunFile("args.yaml")).value());
   EXPECT_TRUE(args.violations.empty());
   EXPECT_EQ(args.spec.max_steps, 12);
+}
+
+std::map<std::string, std::string> FilesOf(const std::string& directory) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
+    if (entry.is_regular_file()) {
+      files[entry.path().string()] = ReadFile(entry.path().string()).value();
+    }
+  }
+  return files;
+}
+
+TEST(Export, WhatAKilledAttemptDidNotWriteIsMadeByTheNextAlike) {
+  TempDir dir;
+  TrainRun run(dir.path(), "dense");
+  run.spec.mftd.export_formats = {"mistral", "peft", "merged", "hf"};
+  const Ended first = run.Run();
+  ASSERT_EQ(first.exit_code, 0) << first.log;
+  const std::string exports = run.RunFile("exports");
+  const auto made = FilesOf(exports);
+  for (const char* file : {"peft/adapter_model.safetensors",
+                           "peft/adapter_config.json",
+                           "merged/consolidated.safetensors",
+                           "merged/params.json",
+                           "hf/model.safetensors",
+                           "hf/config.json",
+                           "hf/generation_config.json"}) {
+    EXPECT_EQ(made.count(exports + "/checkpoint_000012/" + file), 1U) << file;
+  }
+  EXPECT_EQ(made.size(), 7U);
+  // As if killed while it wrote the last form.
+  std::filesystem::rename(exports + "/checkpoint_000012/hf",
+                          exports + "/checkpoint_000012/tmp.hf.0");
+  const auto peft_time = std::filesystem::last_write_time(exports + "/checkpoint_000012/peft");
+  const Ended second = run.Run();
+  ASSERT_EQ(second.exit_code, 0) << second.log;
+  EXPECT_TRUE(run.Records<StepRecord>().empty());
+  EXPECT_EQ(FilesOf(exports), made);
+  EXPECT_EQ(std::filesystem::last_write_time(exports + "/checkpoint_000012/peft"), peft_time);
 }
 
 // W + scaling B A, element by element in double.

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/result_export.h"
+
+#include <filesystem>
+
+#include "common/base/files.h"
+#include "common/base/strings.h"
+#include "common/checkpoint/checkpoint_dir.h"
+#include "common/checkpoint/publish_dir.h"
+#include "worker/export/export_model.h"
+#include "worker/model/status_error.h"
+
+namespace mft {
+
+namespace {
+// The lock of run_dir keeps everybody else away: what is temporary was left by a killed attempt.
+Status RemoveTemporaries(const std::string& directory) {
+  if (!PathExists(directory)) {
+    return Status::Ok();
+  }
+  MFT_ASSIGN_OR_RETURN(const auto names, ListDir(directory));
+  for (const std::string& name : names) {
+    if (name.starts_with(kTemporaryPrefix)) {
+      MFT_RETURN_IF_ERROR(RemoveTree(JoinPath(directory, name)));
+    }
+  }
+  return Status::Ok();
+}
+
+std::string ExportsDir(const std::string& run_dir, int64_t step) {
+  const std::filesystem::path checkpoint(CheckpointDir(run_dir, step));
+  return JoinPath(run_dir, JoinPath("exports", checkpoint.filename().string()));
+}
+}  // namespace
+
+void ExportResult(Session& session, Reporter& reporter, bool trained) {
+  const JobSpec& spec = session.spec();
+  const ExportSource source{.adapters = *session.lora,
+                            .model = session.weights->params(),
+                            .model_dir = spec.model_id_or_path,
+                            .base_name = spec.model_id_or_path,
+                            .dropout = spec.lora.dropout,
+                            .tokenizer_file = session.tokenizer_file};
+  const std::string parent = ExportsDir(spec.run_dir, session.state.step);
+  ThrowIfError(RemoveTemporaries(parent));
+  for (const std::string& format : spec.mftd.export_formats) {
+    const std::string target = JoinPath(parent, format);
+    if (format == "mistral" || (!trained && PathExists(target))) {
+      continue;
+    }
+    ThrowIfError(reporter.Phase(kPhaseSaving, target));
+    ThrowIfError(reporter.Persist([&] {
+      return PublishDirectory(target, IfThere::kReplace, [&](const std::string& directory) {
+        return WriteExport(format, source, directory);
+      });
+    }));
+    reporter.Message(LogLevel::kInfo, StrCat("exported ", target));
+  }
+}
+
+}  // namespace mft
