@@ -86,7 +86,7 @@ class Transformer {
 
   const MemoryPlan& plan() const { return plan_; }
   static MemoryPlan PlanMemory(const ModelParams& params,
-                               const LoraStore& adapters,
+                               const LoraColumns& inner,
                                const TransformerOptions& options);
 
  private:

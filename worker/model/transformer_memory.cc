@@ -70,11 +70,11 @@ RecomputePolicy Transformer::PolicyOf(const TransformerOptions& options) {
 }
 
 MemoryPlan Transformer::PlanMemory(const ModelParams& params,
-                                   const LoraStore& adapters,
+                                   const LoraColumns& inner,
                                    const TransformerOptions& options) {
   MemoryPlan plan;
   const int64_t t = options.max_rows;
-  for (const SlotShape& slot : Slots(params, adapters.inner_cols())) {
+  for (const SlotShape& slot : Slots(params, inner)) {
     if (slot.slot == ActivationSlot::kInput) {
       plan.kept_activations += (KeepsInputs(options) ? params.n_layers : 0) * Bytes(t, slot.cols);
     } else if (Keeps(PolicyOf(options), slot.slot)) {
@@ -87,10 +87,8 @@ MemoryPlan Transformer::PlanMemory(const ModelParams& params,
   plan.kv_cache = options.cache_rows > 0 ? cache : 0;
   const int64_t chunk = HeadRows(params, options);
   plan.loss = 3 * Bytes(chunk, params.dim) + Bytes(chunk, params.vocab_size);
-  plan.work =
-      WorkBytes(
-          PolicyOf(options), params, adapters.inner_cols(), sizeof(float), TileRowsOf(options)) +
-      kMaxWorkViews * static_cast<int64_t>(Arena::kAlignment);
+  plan.work = WorkBytes(PolicyOf(options), params, inner, sizeof(float), TileRowsOf(options)) +
+              kMaxWorkViews * static_cast<int64_t>(Arena::kAlignment);
   plan.work += options.dropout > 0 ? Bytes(kDropoutRows, WidestInput(params)) : 0;
   return plan;
 }

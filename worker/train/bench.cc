@@ -22,6 +22,7 @@
 #include "worker/train/adamw.h"
 #include "worker/train/chunks.h"
 #include "worker/train/grad_clip.h"
+#include "worker/train/memory_planner.h"
 #include "worker/train/reporter.h"
 #include "worker/train/session.h"
 
@@ -81,14 +82,11 @@ Result<std::vector<int64_t>> Lengths(const BenchArgs& args) {
 }
 
 Result<RecomputePolicy> PolicyNamed(const std::string& name) {
-  if (name == "nothing") {
-    return RecomputePolicy::kNothing;
-  }
-  if (name == "mlp") {
-    return RecomputePolicy::kMlp;
-  }
-  if (name == "block") {
-    return RecomputePolicy::kBlock;
+  for (const RecomputePolicy policy :
+       {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
+    if (name == PolicyName(policy)) {
+      return policy;
+    }
   }
   return InvalidArgument(StrCat("--recompute ", name, ": nothing, mlp or block"));
 }
@@ -211,6 +209,17 @@ class StepRunner {
   int64_t updates_ = 0;
 };
 
+Result<MemoryJob> MemoryJobOf(const BenchArgs& args, const std::vector<int64_t>& lengths) {
+  MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(args.model_dir));
+  MFT_ASSIGN_OR_RETURN(const WeightBytes weights, ReadWeightBytes(args.model_dir));
+  return MemoryJob{.params = params,
+                   .weights = weights,
+                   .rank = args.rank,
+                   .target_modules = args.target_modules,
+                   .microbatch_rows = std::accumulate(lengths.begin(), lengths.end(), int64_t{0}),
+                   .longest_document = *std::max_element(lengths.begin(), lengths.end())};
+}
+
 Json OperationsToJson(const std::vector<OperationTime>& operations, double tokens) {
   Json list = Json::array();
   for (const OperationTime& operation : operations) {
@@ -253,7 +262,11 @@ void PrintText(const Json& report, std::ostream& out) {
 
 Status RunBench(const BenchArgs& args, std::ostream& out) {
   MFT_ASSIGN_OR_RETURN(const std::vector<int64_t> lengths, Lengths(args));
-  MFT_ASSIGN_OR_RETURN(const RecomputePolicy policy, PolicyNamed(args.recompute));
+  MFT_ASSIGN_OR_RETURN(const RecomputePolicy wish, PolicyNamed(args.recompute));
+  MFT_ASSIGN_OR_RETURN(const MemoryJob job, MemoryJobOf(args, lengths));
+  MFT_ASSIGN_OR_RETURN(const int64_t allowed, AllowedMemory());
+  MFT_ASSIGN_OR_RETURN(const RecomputePolicy policy, ChoosePolicy(job, wish, allowed));
+  const MemoryForecast forecast = ForecastMemory(job, policy);
   const double begin = Now();
   MFT_ASSIGN_OR_RETURN(const auto weights, LoadResidentWeights(args.model_dir));
   const double open_seconds = Now() - begin;
@@ -278,6 +291,7 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
   Json report = {{"tokens", static_cast<int64_t>(tokens)},
                  {"documents", lengths.size()},
                  {"precision", "fp32"},
+                 {"recompute", std::string(PolicyName(policy))},
                  {"kernels", std::string(CpuKernels().name)},
                  {"threads", CpuThreads()},
                  {"open_seconds", open_seconds},
@@ -287,7 +301,8 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
                  {"gflops", flops / Median(seconds) / kGiga},
                  {"matmul_gflops", Median(rates) / kGiga},
                  {"ratio", Median(ratios)},
-                 {"peak_bytes", peak}};
+                 {"peak_bytes", peak},
+                 {"predicted_bytes", forecast.peak()}};
   if (args.phases) {
     const double sum = std::accumulate(seconds.begin(), seconds.end(), 0.0);
     report["operations"] = OperationsToJson(runner.Operations(args.rounds, sum),

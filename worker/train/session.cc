@@ -15,6 +15,7 @@
 #include "worker/train/checkpointer.h"
 #include "worker/train/chunks.h"
 #include "worker/train/lora_init.h"
+#include "worker/train/memory_planner.h"
 #include "worker/train/numeric_plan.h"
 #include "worker/train/resume.h"
 
@@ -40,7 +41,7 @@ void OpenRunDir(Session& session, Reporter& reporter) {
       [&] { return WriteFileAtomic(JoinPath(spec.run_dir, "args.yaml"), JobSpecToYaml(spec)); }));
 }
 
-void OpenData(Session& session) {
+void OpenData(Session& session, int64_t vocab_size) {
   const JobSpec& spec = session.spec();
   Result<std::unique_ptr<TokenCache>> cache = TokenCache::Open(session.context.data_cache);
   if (!cache.ok()) {  // the daemon prepares the data again
@@ -48,7 +49,6 @@ void OpenData(Session& session) {
         Status(cache.status().code(), std::string(kDataCacheGone), cache.status().message()));
   }
   session.cache = std::move(cache).value();
-  const int64_t vocab_size = session.weights->params().vocab_size;
   if (session.cache->vocab_size() > vocab_size) {
     throw StatusError(FailedPrecondition(StrCat(session.context.data_cache,
                                                 ": made for a vocabulary of ",
@@ -70,7 +70,7 @@ void OpenData(Session& session) {
                         .shuffle_instruct = options.shuffle_instruct};
 }
 
-void MakeModel(Session& session, int64_t longest_segment) {
+void MakeModel(Session& session, int64_t longest_segment, RecomputePolicy policy) {
   const JobSpec& spec = session.spec();
   const ModelParams& params = session.weights->params();
   session.lora =
@@ -78,16 +78,41 @@ void MakeModel(Session& session, int64_t longest_segment) {
                                   LoraStoreOptions{.rank = spec.lora.rank,
                                                    .scaling = spec.lora.scaling,
                                                    .target_modules = spec.mftd.target_modules});
-  session.model = std::make_unique<Transformer>(
-      *session.weights,
-      *session.lora,
-      CpuKernels(),
-      TransformerOptions{
-          .policy = spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing,
-          .max_rows = session.chunk_rows,
-          .max_positions = longest_segment,
-          .dropout = spec.lora.dropout,
-          .seed = static_cast<uint64_t>(spec.seed)});
+  session.model =
+      std::make_unique<Transformer>(*session.weights,
+                                    *session.lora,
+                                    CpuKernels(),
+                                    TransformerOptions{.policy = policy,
+                                                       .max_rows = session.chunk_rows,
+                                                       .max_positions = longest_segment,
+                                                       .dropout = spec.lora.dropout,
+                                                       .seed = static_cast<uint64_t>(spec.seed)});
+}
+
+// Before anything large is allocated.
+RecomputePolicy PlanMemory(const Session& session,
+                           const ModelParams& params,
+                           int64_t longest_segment,
+                           Reporter& reporter) {
+  const JobSpec& spec = session.spec();
+  const MemoryJob job{.params = params,
+                      .weights = ValueOrThrow(ReadWeightBytes(spec.model_id_or_path)),
+                      .rank = spec.lora.rank,
+                      .target_modules = spec.mftd.target_modules,
+                      .dropout = spec.lora.dropout,
+                      .microbatch_rows = spec.seq_len * spec.batch_size,
+                      .longest_document = longest_segment};
+  const RecomputePolicy wish =
+      spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
+  const RecomputePolicy policy =
+      ValueOrThrow(ChoosePolicy(job, wish, ValueOrThrow(AllowedMemory())));
+  reporter.Message(policy == wish ? LogLevel::kInfo : LogLevel::kWarning,
+                   StrCat("memory: a peak of ",
+                          FormatBytes(ForecastMemory(job, policy).peak()),
+                          " is predicted; recomputed in the backward pass: ",
+                          PolicyName(policy),
+                          policy == wish ? "" : ", since the memory does not allow less"));
+  return policy;
 }
 
 void ReadInitAdapter(Session& session, Reporter& reporter) {
@@ -169,9 +194,12 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   OpenRunDir(*session, reporter);
 
   ThrowIfError(reporter.Phase(kPhaseLoading, spec.model_id_or_path));
+  const ModelParams params = ValueOrThrow(ReadModelParams(spec.model_id_or_path));
+  OpenData(*session, params.vocab_size);
+  const int64_t longest_segment = LongestSegment(*session->cache, spec.seq_len);
+  const RecomputePolicy policy = PlanMemory(*session, params, longest_segment, reporter);
   session->weights = ValueOrThrow(LoadResidentWeights(spec.model_id_or_path));
   session->tokenizer_file = TokenizerFileOf(spec.model_id_or_path);
-  OpenData(*session);
   session->schedule = {.peak_lr = spec.optim.lr,
                        .total_steps = spec.max_steps,
                        .pct_start = spec.optim.pct_start,
@@ -179,7 +207,6 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
 
   const ResumePoint point =
       ValueOrThrow(FindResumePoint(spec, session->state.data, session->context.attempt_id));
-  const int64_t longest_segment = LongestSegment(*session->cache, spec.seq_len);
   const NumericPlan plan =
       ChoosePlan({.chunk_rows = ChunkRows(spec.seq_len * spec.batch_size, longest_segment),
                   .min_chunk_rows = longest_segment,
@@ -191,7 +218,7 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   session->chunk_rows = plan.chunk_rows;
   session->plan = PlanToJson(plan);
 
-  MakeModel(*session, longest_segment);
+  MakeModel(*session, longest_segment, policy);
   RestoreState(*session, point, reporter);
   if (!spec.no_eval) {
     session->eval_chunks = ValueOrThrow(

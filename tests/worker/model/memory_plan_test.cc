@@ -35,8 +35,10 @@ TEST_P(MemoryPlans, AreThoseOfTheSharedTable) {
   const auto near = [](int64_t bytes) { return static_cast<double>(bytes) * 0.01; };  // alignment
   for (const RecomputePolicy policy :
        {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
-    const MemoryPlan plan = Transformer::PlanMemory(
-        params, adapters, {.policy = policy, .max_rows = kRows, .max_positions = kLongest});
+    const MemoryPlan plan =
+        Transformer::PlanMemory(params,
+                                adapters.inner_cols(),
+                                {.policy = policy, .max_rows = kRows, .max_positions = kLongest});
     const int64_t kept = KeptBytesPerToken(policy, params, columns, 4);
     const int64_t final_stream = params.dim * 4;
     const int64_t expected_kept = kRows * (params.n_layers * kept + final_stream);

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// The predicted peak against the measured one of real processes, and what the planner chooses and
+// refuses.
+#include "worker/train/memory_planner.h"
+
+#include <array>
+#include <cstdio>
+
+#include <gtest/gtest.h>
+
+#include "common/base/json.h"
+#include "common/base/strings.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_model.h"
+
+namespace mft {
+namespace {
+
+ModelParams Model(int64_t dim, int64_t layers, int64_t hidden) {
+  return {.dim = dim,
+          .n_layers = layers,
+          .head_dim = 32,
+          .hidden_dim = hidden,
+          .n_heads = dim / 32,
+          .n_kv_heads = dim / 64,
+          .vocab_size = 16'384};
+}
+
+Json RunBenchProcess(const std::string& arguments) {
+  const std::string command =
+      StrCat(MFT_BIN_DIR "/mft-worker bench --rounds 1 --threads 1 -o json ", arguments);
+  FILE* pipe = popen(command.c_str(), "r");
+  std::array<char, 4096> text{};
+  const size_t size = fread(text.data(), 1, text.size(), pipe);
+  EXPECT_EQ(pclose(pipe), 0) << command;
+  return ParseJson({text.data(), size}).value();
+}
+
+TEST(MemoryPlanner, PredictsThePeakOfTwelveConfigurations) {
+  for (const ModelParams& params : {Model(256, 7, 704), Model(384, 5, 1024)}) {
+    const testing::TempDir dir;
+    testing::WriteTinyModel(dir.path(), params);
+    for (const char* recompute : {"nothing", "mlp", "block"}) {
+      for (const char* shape : {"--documents 4 --document-tokens 512 --rank 16",
+                                "--documents 1 --document-tokens 2200 --rank 64"}) {
+        const Json report =
+            RunBenchProcess(StrCat("--model ", dir.path(), " --recompute ", recompute, " ", shape));
+        const double ratio =
+            report["predicted_bytes"].get<double>() / report["peak_bytes"].get<double>();
+        EXPECT_NEAR(ratio, 1.0, 0.1) << params.dim << " " << recompute << " " << shape << ": "
+                                     << FormatBytes(report["peak_bytes"].get<int64_t>());
+      }
+    }
+  }
+}
+
+TEST(MemoryPlanner, CountsFp32WeightsAsMapped) {
+  const testing::TempDir dir;
+  const ModelParams params = Model(64, 1, 64);
+  testing::WriteTinyModel(dir.path(), params);
+  const WeightBytes bytes = ReadWeightBytes(dir.path()).value();
+  EXPECT_EQ(bytes.mapped, 4 * TotalParameters(params));
+  EXPECT_EQ(bytes.copied, 0);
+}
+
+MemoryJob Job() {
+  return {.params = Model(256, 8, 704),
+          .weights = {.mapped = 0, .copied = int64_t{64} << 20},
+          .target_modules = {"wq", "w1"},
+          .microbatch_rows = 8192,
+          .longest_document = 8192};
+}
+
+TEST(MemoryPlanner, RecomputesOnlyAsMuchAsTheMemoryMakesIt) {
+  const MemoryJob job = Job();
+  const auto chosen = [&](RecomputePolicy fits, RecomputePolicy wish) {
+    // The program's own size may move a little between the calls.
+    const int64_t allowed = ForecastMemory(job, fits).needed() + (1 << 20);
+    return ChoosePolicy(job, wish, allowed).value();
+  };
+  for (const auto policy :
+       {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
+    EXPECT_EQ(chosen(policy, RecomputePolicy::kNothing), policy);
+  }
+  EXPECT_EQ(chosen(RecomputePolicy::kNothing, RecomputePolicy::kBlock), RecomputePolicy::kBlock);
+}
+
+TEST(MemoryPlanner, NamesTheLongestDocumentThatFits) {
+  MemoryJob job = Job();
+  job.longest_document = 3000;
+  const int64_t allowed = ForecastMemory(job, RecomputePolicy::kBlock).needed() + (1 << 20);
+  job.longest_document = 8192;
+  const Status status = ChoosePolicy(job, RecomputePolicy::kNothing, allowed).status();
+  EXPECT_EQ(status.code(), Code::kResourceExhausted);
+  const std::string& message = status.message();
+  const size_t at = message.find("at most ");
+  ASSERT_NE(at, std::string::npos) << message;
+  job.longest_document = std::stoll(message.substr(at + 8));
+  EXPECT_GE(job.longest_document, 2900);
+  EXPECT_LE(job.longest_document, 3300);
+  job.microbatch_rows = job.longest_document;
+  EXPECT_LE(ForecastMemory(job, RecomputePolicy::kBlock).needed(), allowed + (2 << 20));
+}
+
+TEST(MemoryPlanner, SaysThatNoLengthFits) {
+  const Status status = ChoosePolicy(Job(), RecomputePolicy::kNothing, int64_t{32} << 20).status();
+  EXPECT_EQ(status.code(), Code::kResourceExhausted);
+  EXPECT_NE(status.message().find("no seq_len would fit"), std::string::npos) << status.message();
+}
+
+}  // namespace
+}  // namespace mft

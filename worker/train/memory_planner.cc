@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/memory_planner.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+
+#include "common/base/files.h"
+#include "common/base/strings.h"
+#include "common/checkpoint/model_files.h"
+#include "worker/model/transformer.h"
+#include "worker/train/reporter.h"
+
+namespace mft {
+
+namespace {
+constexpr int64_t kAdapterStateBytes = 4 * 4;  // fp32: weight, gradient, two moments
+// Packed panels of matrix products, the threads' stacks, LibTorch's first call.
+constexpr int64_t kRuntimeBytes = int64_t{16} << 20;
+
+// memory.max of the control group and those above it (version 2), which may be "max".
+int64_t ControlGroupLimit(int64_t otherwise) {
+  const auto membership = ReadFile("/proc/self/cgroup");
+  if (!membership.ok() || !membership->starts_with("0::")) {
+    return otherwise;
+  }
+  std::string group = membership->substr(3, membership->find('\n') - 3);
+  int64_t limit = otherwise;
+  for (;;) {
+    const auto text = ReadFile(StrCat("/sys/fs/cgroup", group, "/memory.max"));
+    int64_t bytes = 0;
+    if (text.ok() &&
+        std::from_chars(text->data(), text->data() + text->size(), bytes).ec == std::errc()) {
+      limit = std::min(limit, bytes);
+    }
+    const size_t slash = group.rfind('/');
+    if (slash == std::string::npos) {
+      return limit;
+    }
+    group.resize(slash);
+  }
+}
+
+// The longest document with which the job would fit; 0: none.
+int64_t LongestThatFits(MemoryJob job, int64_t allowed) {
+  int64_t fits = 0;
+  int64_t too_long = job.longest_document;
+  while (too_long - fits > 1) {
+    const int64_t middle = fits + (too_long - fits) / 2;
+    job.longest_document = middle;
+    job.microbatch_rows = std::min(job.microbatch_rows, std::max(middle, kTargetChunkRows));
+    (ForecastMemory(job, RecomputePolicy::kBlock).needed() <= allowed ? fits : too_long) = middle;
+  }
+  return fits;
+}
+}  // namespace
+
+Result<WeightBytes> ReadWeightBytes(const std::string& model_dir) {
+  MFT_ASSIGN_OR_RETURN(const std::string path, FindModelWeights(model_dir));
+  MFT_ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
+  WeightBytes bytes;
+  for (const TensorEntry& tensor : file->tensors()) {
+    const auto size = static_cast<int64_t>(tensor.data.size());
+    bytes.mapped += size;
+    const auto element = static_cast<int64_t>(DTypeSize(tensor.dtype));
+    const bool aligned =
+        reinterpret_cast<uintptr_t>(tensor.data.data()) % static_cast<uintptr_t>(element) == 0;
+    const bool multiplied_as_it_is =
+        tensor.dtype == DType::kF32 || (tensor.dtype == DType::kBF16 && tensor.shape.size() == 2);
+    if (!aligned || !multiplied_as_it_is) {
+      bytes.copied += size / element * static_cast<int64_t>(sizeof(float));
+    }
+  }
+  return bytes;
+}
+
+MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePolicy policy) {
+  const MemoryPlan plan =
+      Transformer::PlanMemory(job.params,
+                              LoraInnerColumns(job.params, job.rank, job.target_modules),
+                              {.policy = policy,
+                               .max_rows = ChunkRows(job.microbatch_rows, job.longest_document),
+                               .max_positions = job.longest_document,
+                               .dropout = job.dropout});
+  return {.program = ReadProcessMemory().resident_bytes + kRuntimeBytes,
+          .weights = job.weights,
+          .adapters = kAdapterStateBytes * LoraParameters(job.params, job.rank, job.target_modules),
+          .activations = plan.total()};
+}
+
+std::string_view PolicyName(RecomputePolicy policy) {
+  switch (policy) {
+    case RecomputePolicy::kNothing:
+      return "nothing";
+    case RecomputePolicy::kMlp:
+      return "mlp";
+    case RecomputePolicy::kBlock:
+      return "block";
+  }
+  return "";
+}
+
+Result<int64_t> AllowedMemory() {
+  const int64_t pages = sysconf(_SC_PHYS_PAGES);
+  const int64_t page_bytes = sysconf(_SC_PAGESIZE);
+  if (pages <= 0 || page_bytes <= 0) {
+    return Internal("the machine does not tell its memory");
+  }
+  return ControlGroupLimit(pages * page_bytes);
+}
+
+Result<RecomputePolicy> ChoosePolicy(const MemoryJob& job, RecomputePolicy wish, int64_t allowed) {
+  for (const RecomputePolicy policy :
+       {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
+    if (policy >= wish && ForecastMemory(job, policy).needed() <= allowed) {
+      return policy;
+    }
+  }
+  const MemoryForecast least = ForecastMemory(job, RecomputePolicy::kBlock);
+  const int64_t rows = LongestThatFits(job, allowed);
+  return ResourceExhausted(StrCat(
+      "the job needs ",
+      FormatBytes(least.needed()),
+      " of memory with everything recomputed (weights ",
+      FormatBytes(least.weights.copied),
+      ", LoRA ",
+      FormatBytes(least.adapters),
+      ", activations ",
+      FormatBytes(least.activations),
+      "), allowed are ",
+      FormatBytes(allowed),
+      rows > 0 ? StrCat(": documents of at most ", rows, " tokens (seq_len) would fit")
+               : std::string(": no seq_len would fit, it takes a smaller model or more memory")));
+}
+
+}  // namespace mft

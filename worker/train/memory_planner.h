@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// The peak of a training process, predicted before anything of it is allocated; the recompute
+// policy that the memory allows; a job that cannot fit is refused with what would.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/checkpoint/activation_plan.h"
+#include "common/checkpoint/model_params.h"
+
+namespace mft {
+
+struct WeightBytes {
+  int64_t mapped = 0;  // pages of the file: the kernel may drop them and read them again
+  int64_t copied = 0;  // to fp32: what kernels do not read from the mapping
+};
+// Of the resident weight source, from the file's header alone.
+Result<WeightBytes> ReadWeightBytes(const std::string& model_dir);
+
+struct MemoryJob {
+  ModelParams params;
+  WeightBytes weights;
+  int64_t rank = 16;
+  std::vector<std::string> target_modules;
+  double dropout = 0;
+  int64_t microbatch_rows = 0;
+  int64_t longest_document = 0;  // rows
+};
+
+struct MemoryForecast {
+  int64_t program = 0;  // this process as it is now, and LibTorch's buffers and threads
+  WeightBytes weights;
+  int64_t adapters = 0;     // weight, gradient, two moments
+  int64_t activations = 0;  // MemoryPlan::total()
+  int64_t peak() const { return needed() + weights.mapped; }
+  // What must be there at the same time.
+  int64_t needed() const { return program + weights.copied + adapters + activations; }
+};
+MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePolicy policy);
+
+std::string_view PolicyName(RecomputePolicy policy);  // "nothing", "mlp", "block"
+
+// The machine's memory, or less where a control group's limit is lower.
+Result<int64_t> AllowedMemory();
+
+// The policy that recomputes least, from `wish` on, with which the job needs at most `allowed`
+// bytes; all policies give the same bits. RESOURCE_EXHAUSTED says what the job needs, and the
+// longest document or the memory with which it would fit.
+Result<RecomputePolicy> ChoosePolicy(const MemoryJob& job, RecomputePolicy wish, int64_t allowed);
+
+}  // namespace mft
