@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/tokenizer/tekken_tokenizer.h"
 
+#include <array>
+#include <span>
 #include <unordered_map>
 #include <utility>
 
@@ -9,8 +11,8 @@
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "common/tokenizer/byte_pairs.h"
+#include "common/tokenizer/cached_encoding.h"
 #include "common/tokenizer/long_text.h"
-#include "common/tokenizer/piece_cache.h"
 #include "common/tokenizer/regex_splitter.h"
 #include "common/tokenizer/tekken_file.h"
 #include "common/tokenizer/tekken_splitter.h"
@@ -64,8 +66,16 @@ class TekkenTokenizer final : public Tokenizer {
     const auto encode = [&](std::string_view window, bool) {
       PieceCachePool::Lease lease = caches_.Take();
       TekkenSplitter splitter(lease->Begin("", window));
-      for (std::string_view piece = splitter.Next(); !piece.empty(); piece = splitter.Next()) {
-        lease->Add(piece, [&](int32_t* to) { return pairs_.Encode(piece, offset, to); });
+      // Some are cut ahead, so that the cache's memory is near when they are looked up.
+      std::array<std::string_view, 32> pieces;
+      for (size_t count = pieces.size(); count == pieces.size();) {
+        count = 0;
+        while (count < pieces.size() && !(pieces[count] = splitter.Next()).empty()) {
+          lease->Prefetch(pieces[count++]);
+        }
+        for (const std::string_view piece : std::span(pieces).first(count)) {
+          lease->Add(piece, [&](int32_t* to) { return pairs_.Encode(piece, offset, to); });
+        }
       }
       lease->End(out);
       return true;

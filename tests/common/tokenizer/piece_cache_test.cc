@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "common/tokenizer/piece_cache.h"
-
 #include <algorithm>
 #include <memory>
 #include <random>
@@ -9,6 +7,8 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+
+#include "common/tokenizer/cached_encoding.h"
 
 namespace mft {
 namespace {
