@@ -55,7 +55,7 @@ Result<const Json*> List(const Json& json, const char* key) {
   return &*list;
 }
 
-Result<CachedFile> ReadFile(const Json& json) {
+Result<CachedFile> ReadCachedFile(const Json& json) {
   CachedFile file;
   MFT_ASSIGN_OR_RETURN(file.path, GetString(json, "path"));
   MFT_ASSIGN_OR_RETURN(file.samples, GetInt(json, "samples"));
@@ -75,7 +75,7 @@ Status ReadFiles(const Json& json, SourceInfo& source) {
   MFT_ASSIGN_OR_RETURN(const Json* files, List(json, "files"));
   int64_t next = 0;
   for (const Json& item : *files) {
-    MFT_ASSIGN_OR_RETURN(CachedFile file, ReadFile(item));
+    MFT_ASSIGN_OR_RETURN(CachedFile file, ReadCachedFile(item));
     file.first_sample = next;
     if (file.samples < 0 || file.samples > source.samples - next || file.line_samples < 0 ||
         file.line_samples > file.samples ||

@@ -119,4 +119,10 @@ Result<std::string> FindTokenizerFile(const std::string& model_dir) {
   return JoinPath(model_dir, found[0]);
 }
 
+Result<std::string> FindOptionalTokenizerFile(const std::string& model_dir) {
+  Result<std::string> file = FindTokenizerFile(model_dir);
+  return !file.ok() && file.status().code() == Code::kNotFound ? Result<std::string>(std::string())
+                                                               : std::move(file);
+}
+
 }  // namespace mft

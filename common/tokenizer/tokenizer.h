@@ -60,5 +60,7 @@ Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path);
 
 // The one tokenizer file of a model directory; none or several is an error that lists them.
 Result<std::string> FindTokenizerFile(const std::string& model_dir);
+// The same, but "" where there is none: models for pre-tokenised data need none.
+Result<std::string> FindOptionalTokenizerFile(const std::string& model_dir);
 
 }  // namespace mft

@@ -21,7 +21,6 @@ namespace {
 constexpr int64_t kBytesPerToken = 4;  // of chat JSON Lines, with its keys
 constexpr size_t kLineSampleBytes = size_t{1} << 20;
 constexpr int64_t kCacheBytesPerToken = 5;             // int32 id and a mask byte
-constexpr int64_t kLoraStateBytes = 4 * 4;             // fp32 master, gradient, two moments
 constexpr int64_t kLoraSavedStateBytes = 3 * 4;        // fp32 master, two moments
 constexpr int64_t kLogitsBytes = int64_t{32} << 20;    // one chunk of rows, as the worker bounds it
 constexpr int64_t kRuntimeBytes = int64_t{300} << 20;  // libraries, allocator, token cache pages

@@ -13,7 +13,8 @@ using enum JobState;
 
 // Trying again cannot help: the same input gives the same error.
 bool IsPermanent(const ResultRecord& result) {
-  if (result.reason == reason::kNonfiniteLoss || result.reason == reason::kTimeLimitExceeded) {
+  if (result.reason == reason::kNonfiniteLoss || result.reason == reason::kTimeLimitExceeded ||
+      result.reason == reason::kNotEnoughMemory) {
     return true;
   }
   switch (static_cast<Code>(result.code)) {

@@ -69,6 +69,7 @@ inline constexpr std::string_view kCompleted = "COMPLETED";                 // S
 inline constexpr std::string_view kValidationFailed = "VALIDATION_FAILED";  // FAILED
 inline constexpr std::string_view kTimeLimitExceeded = "TIME_LIMIT_EXCEEDED";  // FAILED
 inline constexpr std::string_view kNonfiniteLoss = "NONFINITE_LOSS";           // FAILED, PAUSED
+inline constexpr std::string_view kNotEnoughMemory = "NOT_ENOUGH_MEMORY";      // FAILED
 inline constexpr std::string_view kJobFileUnreadable = "JOB_FILE_UNREADABLE";  // FAILED
 
 inline constexpr std::array kAll = {
@@ -78,7 +79,7 @@ inline constexpr std::array kAll = {
     kWorkerFailed,          kStartFailed,       kDataCacheGone,
     kCancelRequested,       kPauseRequested,    kCompleted,
     kValidationFailed,      kTimeLimitExceeded, kNonfiniteLoss,
-    kJobFileUnreadable,
+    kNotEnoughMemory,       kJobFileUnreadable,
 };
 }  // namespace reason
 

@@ -2,11 +2,15 @@
 #include "tests/support/tiny_model.h"
 
 #include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <functional>
 #include <numeric>
 #include <random>
 #include <vector>
 
 #include "common/base/files.h"
+#include "common/base/json.h"
 #include "common/checkpoint/safetensors.h"
 
 namespace mft::testing {
@@ -43,6 +47,28 @@ void WriteTinyModel(const std::string& directory, const ModelParams& params, uin
                        .data = std::as_bytes(std::span(data))});
   }
   Check(WriteSafetensors(directory + "/consolidated.safetensors", std::move(tensors)));
+}
+
+void WriteSparseModel(const std::string& directory, const ModelParams& params) {
+  Check(MakeDirs(directory));
+  Check(WriteFileAtomic(directory + "/params.json", ModelParamsToJson(params, nullptr)));
+  Json header = Json::object();
+  int64_t end = 0;
+  for (const TensorShape& shape : ModelTensors(params)) {
+    const int64_t begin = end;
+    end += 2 *
+           std::accumulate(shape.shape.begin(), shape.shape.end(), int64_t{1}, std::multiplies<>());
+    header[shape.name] = {
+        {"dtype", "BF16"}, {"shape", shape.shape}, {"data_offsets", {begin, end}}};
+  }
+  std::string text = header.dump();
+  text.append((8 - text.size() % 8) % 8, ' ');
+  const auto size = static_cast<uint64_t>(text.size());
+  std::string file(sizeof(size), '\0');
+  std::memcpy(file.data(), &size, sizeof(size));
+  const std::string path = directory + "/consolidated.safetensors";
+  Check(WriteFileAtomic(path, file + text));
+  std::filesystem::resize_file(path, sizeof(size) + size + static_cast<uint64_t>(end));
 }
 
 }  // namespace mft::testing

@@ -13,6 +13,10 @@ namespace mft::testing {
 // fails.
 void WriteTinyModel(const std::string& directory, const ModelParams& params, uint32_t seed = 1);
 
+// The same files for a model of any size that takes no room on the disk: bf16, all zeros, a file
+// with holes.
+void WriteSparseModel(const std::string& directory, const ModelParams& params);
+
 // A small dense model; the sizes may be changed.
 inline ModelParams TinyParams(int64_t vocab_size) {
   return {.dim = 32,

@@ -9,13 +9,6 @@
 namespace mft {
 
 namespace {
-// Models for pre-tokenised data need none; several are an error of the directory.
-Result<std::string> TokenizerFileOf(const std::string& model_dir) {
-  auto file = FindTokenizerFile(model_dir);
-  return !file.ok() && file.status().code() == Code::kNotFound ? Result<std::string>(std::string())
-                                                               : std::move(file);
-}
-
 std::optional<DType> DTypeOf(const std::string& name) {
   return name == "fp32"   ? std::optional(DType::kF32)
          : name == "bf16" ? std::optional(DType::kBF16)
@@ -33,7 +26,7 @@ Status RunExport(const ExportArgs& args) {
                       .target_modules = info.target_modules,
                       .training = false});
   MFT_RETURN_IF_ERROR(ReadAdapter(args.adapter, adapters));
-  MFT_ASSIGN_OR_RETURN(const std::string tokenizer, TokenizerFileOf(args.model_dir));
+  MFT_ASSIGN_OR_RETURN(const std::string tokenizer, FindOptionalTokenizerFile(args.model_dir));
   const std::optional<DType> dtype = DTypeOf(args.dtype);
   const ExportSource source{.adapters = adapters,
                             .model = params,

@@ -27,8 +27,8 @@ constexpr int64_t kWideElements = int64_t{1} << 18;
 // columns of y, or a part of the depth.
 void GemmOfBf16(View y, View a, View b, KernelTable::Gemm options) {
   static thread_local std::vector<float> wide;  // kept from call to call
-  const int64_t rows = std::clamp(kWideElements / std::max<int64_t>(b.cols, 1), int64_t{1}, b.rows);
-  wide.resize(static_cast<size_t>(std::max<int64_t>(rows * b.cols, 1)));
+  const int64_t rows = std::clamp(kWideElements / b.cols, int64_t{1}, b.rows);
+  wide.resize(static_cast<size_t>(rows * b.cols));
   for (int64_t begin = 0; begin < b.rows; begin += rows) {
     const int64_t count = std::min(rows, b.rows - begin);
     const View part = MatrixView(wide.data(), count, b.cols);
@@ -50,7 +50,7 @@ void GemmCpu(View y, View a, View b, KernelTable::Gemm options) {
   if (y.rows == 0 || y.cols == 0) {
     return;
   }
-  if (b.type == ElementType::kBF16) {
+  if (b.type == ElementType::kBF16 && b.rows > 0 && b.cols > 0) {  // without depth nothing is read
     GemmOfBf16(y, a, b, options);
     return;
   }

@@ -10,6 +10,7 @@
 
 #include "common/base/status.h"
 #include "common/checkpoint/model_params.h"
+#include "common/checkpoint/safetensors.h"
 #include "worker/kernels/kernels.h"
 
 namespace mft {
@@ -76,6 +77,10 @@ class WeightSource {
   virtual const HeadWeights& head() const = 0;
   virtual int64_t resident_bytes() const = 0;
 };
+
+// Whether the resident source uses a tensor where the mapped file has it; others are copied as
+// fp32.
+bool UsedWhereMapped(const TensorEntry& tensor);
 
 // All weights in memory: matrices are used where the mapped file has them, bf16 ones too, which
 // are widened as they are multiplied by; a page of the file takes memory once it was read. Vectors,

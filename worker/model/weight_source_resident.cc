@@ -59,35 +59,29 @@ class ResidentWeights final : public WeightSource {
 
   FrozenMat Matrix(const std::string& name) {
     const TensorEntry& tensor = *file_->Find(name);
-    const bool aligned = reinterpret_cast<uintptr_t>(tensor.data.data()) % alignof(uint16_t) == 0;
-    if (tensor.dtype == DType::kBF16 && aligned) {
-      resident_bytes_ += static_cast<int64_t>(tensor.data.size());
-      return {View{const_cast<std::byte*>(tensor.data.data()),
-                   tensor.shape[0],
-                   tensor.shape[1],
-                   tensor.shape[1],
-                   ElementType::kBF16},
-              WeightFormat::kBF16,
-              tensor.shape[0],
-              tensor.shape[1]};
+    const int64_t out = tensor.shape[0];
+    const int64_t in = tensor.shape[1];
+    if (tensor.dtype == DType::kBF16 && UsedWhereMapped(tensor)) {
+      return {View{Mapped(tensor), out, in, in, ElementType::kBF16}, WeightFormat::kBF16, out, in};
     }
-    return {MatrixView(Floats(tensor), tensor.shape[0], tensor.shape[1]),
-            WeightFormat::kF32,
-            tensor.shape[0],
-            tensor.shape[1]};
+    return {MatrixView(Floats(tensor), out, in), WeightFormat::kF32, out, in};
   }
 
   const float* Vector(const std::string& name) { return Floats(*file_->Find(name)); }
 
   // Views are not const, but nothing writes through a FrozenMat: the mapping is read-only and would
   // fault.
+  void* Mapped(const TensorEntry& tensor) {
+    resident_bytes_ += static_cast<int64_t>(tensor.data.size());
+    return const_cast<std::byte*>(tensor.data.data());
+  }
+
   float* Floats(const TensorEntry& tensor) {
+    if (UsedWhereMapped(tensor)) {
+      return static_cast<float*>(Mapped(tensor));
+    }
     const size_t count = tensor.data.size() / DTypeSize(tensor.dtype);
     resident_bytes_ += static_cast<int64_t>(count * sizeof(float));
-    const bool aligned = reinterpret_cast<uintptr_t>(tensor.data.data()) % alignof(float) == 0;
-    if (tensor.dtype == DType::kF32 && aligned) {
-      return reinterpret_cast<float*>(const_cast<std::byte*>(tensor.data.data()));
-    }
     float* copy = copies_.emplace_back(MakeAlignedFloats(static_cast<int64_t>(count))).get();
     if (tensor.dtype == DType::kF32) {
       std::memcpy(copy, tensor.data.data(), tensor.data.size());
@@ -113,6 +107,13 @@ class ResidentWeights final : public WeightSource {
   int64_t resident_bytes_ = 0;
 };
 }  // namespace
+
+bool UsedWhereMapped(const TensorEntry& tensor) {
+  // Kernels multiply by bf16 matrices; vectors are read as fp32.
+  const bool readable =
+      tensor.dtype == DType::kF32 || (tensor.dtype == DType::kBF16 && tensor.shape.size() == 2);
+  return readable && reinterpret_cast<uintptr_t>(tensor.data.data()) % DTypeSize(tensor.dtype) == 0;
+}
 
 void MatMul(const KernelTable& kernels, View y, View x, const FrozenMat& w, float beta) {
   kernels.gemm(y, x, w.data, {.transpose_b = true, .beta = beta});

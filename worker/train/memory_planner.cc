@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/train/memory_planner.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,12 +12,12 @@
 #include "common/base/strings.h"
 #include "common/checkpoint/model_files.h"
 #include "worker/model/transformer.h"
+#include "worker/model/weight_source.h"
 #include "worker/train/reporter.h"
 
 namespace mft {
 
 namespace {
-constexpr int64_t kAdapterStateBytes = 4 * 4;  // fp32: weight, gradient, two moments
 // Packed panels of matrix products, the threads' stacks, LibTorch's first call.
 constexpr int64_t kRuntimeBytes = int64_t{16} << 20;
 
@@ -64,13 +65,9 @@ Result<WeightBytes> ReadWeightBytes(const std::string& model_dir) {
   for (const TensorEntry& tensor : file->tensors()) {
     const auto size = static_cast<int64_t>(tensor.data.size());
     bytes.mapped += size;
-    const auto element = static_cast<int64_t>(DTypeSize(tensor.dtype));
-    const bool aligned =
-        reinterpret_cast<uintptr_t>(tensor.data.data()) % static_cast<uintptr_t>(element) == 0;
-    const bool multiplied_as_it_is =
-        tensor.dtype == DType::kF32 || (tensor.dtype == DType::kBF16 && tensor.shape.size() == 2);
-    if (!aligned || !multiplied_as_it_is) {
-      bytes.copied += size / element * static_cast<int64_t>(sizeof(float));
+    if (!UsedWhereMapped(tensor)) {
+      const auto elements = size / static_cast<int64_t>(DTypeSize(tensor.dtype));
+      bytes.copied += elements * static_cast<int64_t>(sizeof(float));
     }
   }
   return bytes;
@@ -86,7 +83,7 @@ MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePolicy policy) {
                                .dropout = job.dropout});
   return {.program = ReadProcessMemory().resident_bytes + kRuntimeBytes,
           .weights = job.weights,
-          .adapters = kAdapterStateBytes * LoraParameters(job.params, job.rank, job.target_modules),
+          .adapters = kLoraStateBytes * LoraParameters(job.params, job.rank, job.target_modules),
           .activations = plan.total()};
 }
 
@@ -108,7 +105,12 @@ Result<int64_t> AllowedMemory() {
   if (pages <= 0 || page_bytes <= 0) {
     return Internal("the machine does not tell its memory");
   }
-  return ControlGroupLimit(pages * page_bytes);
+  int64_t allowed = ControlGroupLimit(pages * page_bytes);
+  rlimit own{};
+  if (getrlimit(RLIMIT_DATA, &own) == 0 && own.rlim_cur < static_cast<rlim_t>(allowed)) {
+    allowed = static_cast<int64_t>(own.rlim_cur);
+  }
+  return allowed;
 }
 
 Result<RecomputePolicy> ChoosePolicy(const MemoryJob& job, RecomputePolicy wish, int64_t allowed) {
@@ -120,7 +122,7 @@ Result<RecomputePolicy> ChoosePolicy(const MemoryJob& job, RecomputePolicy wish,
   }
   const MemoryForecast least = ForecastMemory(job, RecomputePolicy::kBlock);
   const int64_t rows = LongestThatFits(job, allowed);
-  return ResourceExhausted(StrCat(
+  const std::string message = StrCat(
       "the job needs ",
       FormatBytes(least.needed()),
       " of memory with everything recomputed (weights ",
@@ -132,7 +134,8 @@ Result<RecomputePolicy> ChoosePolicy(const MemoryJob& job, RecomputePolicy wish,
       "), allowed are ",
       FormatBytes(allowed),
       rows > 0 ? StrCat(": documents of at most ", rows, " tokens (seq_len) would fit")
-               : std::string(": no seq_len would fit, it takes a smaller model or more memory")));
+               : std::string(": no seq_len would fit, it takes a smaller model or more memory"));
+  return Status(Code::kResourceExhausted, std::string(kReasonNotEnoughMemory), message);
 }
 
 }  // namespace mft

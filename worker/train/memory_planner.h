@@ -14,6 +14,9 @@
 
 namespace mft {
 
+// The reason of a job that is refused: trying again cannot help.
+inline constexpr std::string_view kReasonNotEnoughMemory = "NOT_ENOUGH_MEMORY";
+
 struct WeightBytes {
   int64_t mapped = 0;  // pages of the file: the kernel may drop them and read them again
   int64_t copied = 0;  // to fp32: what kernels do not read from the mapping
@@ -44,12 +47,13 @@ MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePolicy policy);
 
 std::string_view PolicyName(RecomputePolicy policy);  // "nothing", "mlp", "block"
 
-// The machine's memory, or less where a control group's limit is lower.
+// The machine's memory, or less where a control group's or the process's own limit (RLIMIT_DATA) is
+// lower.
 Result<int64_t> AllowedMemory();
 
 // The policy that recomputes least, from `wish` on, with which the job needs at most `allowed`
-// bytes; all policies give the same bits. RESOURCE_EXHAUSTED says what the job needs, and the
-// longest document or the memory with which it would fit.
+// bytes; all policies give the same bits. RESOURCE_EXHAUSTED (NOT_ENOUGH_MEMORY) says what the job
+// needs, and the longest document with which it would fit.
 Result<RecomputePolicy> ChoosePolicy(const MemoryJob& job, RecomputePolicy wish, int64_t allowed);
 
 }  // namespace mft

@@ -162,15 +162,6 @@ void OpenMetrics(const Session& session, Reporter& reporter, const Clock& clock)
                                     .lengths = session.state.metrics};
   ThrowIfError(reporter.Persist([&] { return reporter.OpenMetrics(options); }));
 }
-
-// Models for pre-tokenised data need no tokenizer; several files are an error of the directory.
-std::string TokenizerFileOf(const std::string& model_dir) {
-  const auto file = FindTokenizerFile(model_dir);
-  if (!file.ok() && file.status().code() != Code::kNotFound) {
-    throw StatusError(file.status());
-  }
-  return file.ok() ? *file : std::string();
-}
 }  // namespace
 
 void InitAdapter(int64_t seed, LoraStore& lora) {
@@ -199,7 +190,7 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   const int64_t longest_segment = LongestSegment(*session->cache, spec.seq_len);
   const RecomputePolicy policy = PlanMemory(*session, params, longest_segment, reporter);
   session->weights = ValueOrThrow(LoadResidentWeights(spec.model_id_or_path));
-  session->tokenizer_file = TokenizerFileOf(spec.model_id_or_path);
+  session->tokenizer_file = ValueOrThrow(FindOptionalTokenizerFile(spec.model_id_or_path));
   session->schedule = {.peak_lr = spec.optim.lr,
                        .total_steps = spec.max_steps,
                        .pct_start = spec.optim.pct_start,

@@ -109,6 +109,14 @@ TEST(Judge, ErrorsThatWouldComeAgainAreNotRetried) {
   const AttemptEnd nonfinite = WithResult("failed", Code::kInternal, "NONFINITE_LOSS");
   EXPECT_EQ(Judge(MakeJob(), AttemptKind::kTrain, nonfinite).reason, "NONFINITE_LOSS");
   EXPECT_EQ(Judge(MakeJob(), AttemptKind::kTrain, nonfinite).state, kFailed);
+  // Planned before anything was allocated; running out of memory may have been another's doing.
+  const auto memory = [](const char* why) {
+    return Judge(
+        MakeJob(), AttemptKind::kTrain, WithResult("failed", Code::kResourceExhausted, why));
+  };
+  EXPECT_EQ(memory("NOT_ENOUGH_MEMORY").state, kFailed);
+  EXPECT_EQ(memory("NOT_ENOUGH_MEMORY").reason, "NOT_ENOUGH_MEMORY");
+  EXPECT_EQ(memory("OUT_OF_MEMORY").state, kRecovering);
 }
 
 TEST(Judge, InterruptionsRecoverEvenWithoutRetries) {

@@ -168,6 +168,15 @@ TEST_P(Gemm, OfBf16IsThatOfItsElementsWidened) {
   }
 }
 
+TEST_P(Gemm, OfBf16WithoutDepthIsBetaTimesY) {
+  std::vector<float> y = {1, 2};
+  float unused = 0;
+  uint16_t none = 0;
+  const View b{&none, 0, 2, 2, ElementType::kBF16};
+  kernels().gemm(MatrixView(y.data(), 1, 2), MatrixView(&unused, 1, 0), b, {.beta = 2});
+  EXPECT_EQ(y, (std::vector<float>{2, 4}));
+}
+
 TEST_P(Gemm, RowsOfBf16AreWidened) {
   const std::vector<uint16_t> table = {0x3F80, 0xC000, 0x7F80, 0x0001, 0x4049, 0xFFC0};
   const std::vector<int32_t> index = {2, 0};

@@ -2,6 +2,7 @@
 // What `mft-worker train` does when something is not as it should be, and what it leaves behind.
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 
 #include <cmath>
 #include <filesystem>
@@ -15,7 +16,9 @@
 #include "common/checkpoint/model_params.h"
 #include "common/config/yaml_reader.h"
 #include "tests/support/fixtures.h"
+#include "tests/support/mistral_7b.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/tiny_model.h"
 #include "tests/worker/train/train_run.h"
 
 namespace mft {
@@ -40,6 +43,44 @@ TrainRun Exploding(const TempDir& dir, const std::string& policy) {
   run.spec.optim.pct_start = 0;
   run.spec.mftd.nonfinite = policy;
   return run;
+}
+
+// The limit keeps the test from harm should the job be tried after all.
+TEST(Memory, AJobThatCannotFitIsRefusedBeforeItIsLoaded) {
+  TempDir dir;
+  testing::WriteSparseModel(dir.File("7b"), testing::Mistral7B());
+  TrainRun run(dir.path() + "/run", "dense");
+  run.spec.model_id_or_path = dir.File("7b");
+  run.spec.mftd.init_adapter.clear();
+  run.spec.lora.rank = 4096;  // 160 GiB of adapters
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_DATA, &before), 0);
+  const rlimit limit{.rlim_cur = rlim_t{16} << 30, .rlim_max = before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_DATA, &limit), 0);
+  run.Start();
+  ASSERT_EQ(setrlimit(RLIMIT_DATA, &before), 0);
+  const Ended ended = run.Wait();
+  EXPECT_EQ(ended.exit_code, 7) << ended.log;
+  EXPECT_EQ(Final(run).outcome, "failed");
+  EXPECT_EQ(Final(run).reason, "NOT_ENOUGH_MEMORY");
+  EXPECT_NE(Final(run).message.find("allowed are 16.0 GiB: no seq_len would fit"),
+            std::string::npos)
+      << Final(run).message;
+  EXPECT_TRUE(run.Records<StepRecord>().empty());
+}
+
+TEST(Memory, TheForecastIsInTheLog) {
+  TempDir dir;
+  for (const bool recompute : {true, false}) {
+    TrainRun run(dir.path() + (recompute ? "/block" : "/nothing"), "dense");
+    run.spec.max_steps = 1;
+    run.spec.checkpoint = recompute;
+    const std::string log = run.Run().log;
+    EXPECT_NE(log.find(recompute ? "recomputed in the backward pass: block"
+                                 : "recomputed in the backward pass: nothing"),
+              std::string::npos)
+        << log;
+  }
 }
 
 TEST(Nonfinite, FailEndsTheJobBeforeTheOptimizerMoves) {
