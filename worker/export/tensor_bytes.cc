@@ -6,20 +6,13 @@
 
 #include "common/checkpoint/hf_layout.h"
 #include "worker/model/bf16.h"
+#include "worker/model/tensor_values.h"
 
 namespace mft {
 
 std::vector<float> Widen(const TensorEntry& entry) {
   std::vector<float> values(entry.data.size() / DTypeSize(entry.dtype));
-  if (entry.dtype == DType::kF32) {
-    std::memcpy(values.data(), entry.data.data(), entry.data.size());
-    return values;
-  }
-  for (size_t i = 0; i < values.size(); ++i) {
-    uint16_t bits = 0;
-    std::memcpy(&bits, entry.data.data() + i * sizeof bits, sizeof bits);
-    values[i] = FloatFromBf16(bits);
-  }
+  ReadValues(entry, values);
   return values;
 }
 

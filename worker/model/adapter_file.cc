@@ -8,7 +8,7 @@
 #include "common/base/files.h"
 #include "common/base/json.h"
 #include "common/base/strings.h"
-#include "worker/model/bf16.h"
+#include "worker/model/tensor_values.h"
 
 namespace mft {
 
@@ -17,18 +17,6 @@ constexpr std::string_view kSuffixA = ".lora_A.weight";
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
   return DumpJson(Json(shape));
-}
-
-void CopyValues(const TensorEntry& entry, std::span<float> to) {
-  if (entry.dtype == DType::kF32) {
-    std::memcpy(to.data(), entry.data.data(), entry.data.size());
-    return;
-  }
-  for (size_t i = 0; i < to.size(); ++i) {
-    uint16_t bits = 0;
-    std::memcpy(&bits, entry.data.data() + i * sizeof bits, sizeof bits);
-    to[i] = FloatFromBf16(bits);
-  }
 }
 
 Status CheckEntry(const std::string& path,
@@ -107,7 +95,7 @@ Status ReadArena(const SafetensorsFile& file,
     const std::string name = StrCat(tensor.name, suffix);
     const TensorEntry* entry = file.Find(name);
     MFT_RETURN_IF_ERROR(CheckEntry(file.path(), name, entry, {tensor.rows, tensor.cols}));
-    CopyValues(*entry,
+    ReadValues(*entry,
                arena.subspan(static_cast<size_t>(tensor.offset),
                              static_cast<size_t>(tensor.rows * tensor.cols)));
   }

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cstring>
-
 #include "common/base/strings.h"
 #include "common/checkpoint/model_files.h"
 #include "worker/model/aligned_floats.h"
-#include "worker/model/bf16.h"
+#include "worker/model/tensor_values.h"
 #include "worker/model/weight_source.h"
 
 namespace mft {
@@ -83,20 +81,8 @@ class ResidentWeights final : public WeightSource {
     const size_t count = tensor.data.size() / DTypeSize(tensor.dtype);
     resident_bytes_ += static_cast<int64_t>(count * sizeof(float));
     float* copy = copies_.emplace_back(MakeAlignedFloats(static_cast<int64_t>(count))).get();
-    if (tensor.dtype == DType::kF32) {
-      std::memcpy(copy, tensor.data.data(), tensor.data.size());
-    } else {
-      WidenBf16(tensor.data, {copy, count});
-    }
+    ReadValues(tensor, {copy, count});
     return copy;
-  }
-
-  static void WidenBf16(std::span<const std::byte> from, std::span<float> to) {
-    for (size_t i = 0; i < to.size(); ++i) {
-      uint16_t half = 0;
-      std::memcpy(&half, from.data() + 2 * i, sizeof half);
-      to[i] = FloatFromBf16(half);
-    }
   }
 
   ModelParams params_;
