@@ -115,13 +115,17 @@ int Report(const Status& status) {
 
 int Info(const std::string& format) {
   const int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  Json precisions = {"fp32"};
+  if (CpuBf16Kernels() != nullptr) {
+    precisions.push_back("bf16");
+  }
   const Json info = {{"program", "mft-worker"},
                      {"build", std::string(BuildId())},
                      {"torch", TorchVersion()},
                      {"devices", {"cpu"}},
                      {"cpu_capability", CpuCapability()},
                      {"kernels", std::string(CpuKernels().name)},
-                     {"precisions", {"fp32"}},
+                     {"precisions", precisions},
                      {"cores", threads},
                      {"memory_bytes", ReadProcessMemory().resident_bytes}};
   if (format == "json") {
@@ -157,6 +161,7 @@ CLI::App* AddBench(CLI::App& app, BenchArgs& args, int& threads) {
   bench->add_option("--rank", args.rank, "Of the adapters")->check(CLI::Range(1, 4096));
   bench->add_option("--recompute", args.recompute, "nothing, mlp or block")
       ->check(CLI::IsMember({"nothing", "mlp", "block"}));
+  bench->add_option("--precision", args.precision, "auto, fp32 or bf16")->capture_default_str();
   bench->add_option("--rounds", args.rounds, "Timed steps")->check(CLI::PositiveNumber);
   bench->add_flag("--phases", args.phases, "Time and FLOP/s of each operation");
   bench->add_option("-o,--output", args.output, "text or json")

@@ -68,8 +68,8 @@ v1::Estimate Estimate(const JobSpec& spec, const NodeDevice& node) {
         StrCat("no estimate: ", params.ok() ? data.status().message() : params.status().message()));
     return estimate;
   }
-  const bool fp32 =
-      spec.mftd.precision == "fp32" || (spec.mftd.precision == "auto" && node.device == "cpu");
+  // The CPU's activations are fp32 in memory, whatever it multiplies.
+  const bool fp32 = spec.mftd.precision == "fp32" || node.device == "cpu";
   const int cores = spec.mftd.threads > 0
                         ? static_cast<int>(spec.mftd.threads)
                         : std::max(1, node.cores / static_cast<int>(spec.mftd.ranks));

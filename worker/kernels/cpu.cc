@@ -3,6 +3,7 @@
 // instruction set's body.
 #include <array>
 #include <cstring>
+#include <stdexcept>
 #include <vector>
 
 #include "worker/kernels/attention_cpu.h"
@@ -161,7 +162,7 @@ KernelTable MakeTable(std::string_view name) {
 struct Variant {
   std::string_view instruction_set;
   bool supported;
-  bool preferred;  // where it is supported
+  bool preferred;  // where it is supported, for fp32
   KernelTable table;
 };
 
@@ -176,8 +177,8 @@ bool HasAvx2() {
 }
 
 // Best first. MKL's own AVX-512 products are the better ones on the processors it takes them on.
-const std::array<Variant, 4>& Variants() {
-  static const std::array<Variant, 4> variants = {
+const std::array<Variant, 5>& Variants() {
+  static const std::array<Variant, 5> variants = {
       Variant{"avx512",
               HasAvx512(),
               !__builtin_cpu_is("intel"),
@@ -186,6 +187,10 @@ const std::array<Variant, 4>& Variants() {
           "avx512-mkl", HasAvx512(), true, MakeTable<RowKernelsAvx512, GemmCpu>("cpu-avx512-mkl")},
       Variant{"avx2", HasAvx2(), true, MakeTable<RowKernelsAvx2, GemmCpu>("cpu-avx2")},
       Variant{"baseline", true, true, MakeTable<RowKernelsBaseline, GemmCpu>("cpu-baseline")},
+      Variant{"avx512-bf16",
+              HasAvx512() && __builtin_cpu_supports("avx512bf16"),
+              false,
+              MakeTable<RowKernelsAvx512, GemmBlockedBf16>("cpu-avx512-bf16")},
   };
   return variants;
 }
@@ -197,7 +202,11 @@ const KernelTable& CpuKernels() {
       return variant.table;
     }
   }
-  return Variants().back().table;
+  throw std::logic_error("no kernels for this processor");  // the baseline runs everywhere
+}
+
+const KernelTable* CpuBf16Kernels() {
+  return CpuKernelsFor("avx512-bf16");
 }
 
 const KernelTable* CpuKernelsFor(std::string_view instruction_set) {

@@ -30,10 +30,11 @@ std::string CpuCapability() {
   return at::get_cpu_capability();
 }
 
-double MatmulFlopsPerSecond(int64_t size) {
-  const at::Tensor a = at::rand({size, size});
-  const at::Tensor b = at::rand({size, size});
-  at::Tensor y = at::empty({size, size});
+double MatmulFlopsPerSecond(int64_t size, bool bf16) {
+  const at::ScalarType type = bf16 ? at::kBFloat16 : at::kFloat;
+  const at::Tensor a = at::rand({size, size}, type);
+  const at::Tensor b = at::rand({size, size}, type);
+  at::Tensor y = at::empty({size, size}, type);
   at::mm_out(y, a, b);  // pages of y, threads
   const auto n = static_cast<double>(size);
   double best = 0;

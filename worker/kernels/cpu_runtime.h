@@ -14,8 +14,8 @@ int CpuThreads();
 std::string TorchVersion();   // "2.11.0+cpu"
 std::string CpuCapability();  // what LibTorch's matrix products use: "AVX512"
 
-// The yardstick of benchmarks: FLOPs a second of LibTorch's own fp32 product of two matrices of
-// size x size, the best of three.
-double MatmulFlopsPerSecond(int64_t size);
+// The yardstick of benchmarks: FLOPs a second of LibTorch's own product of two matrices of size x
+// size, fp32 or bf16, the best of three.
+double MatmulFlopsPerSecond(int64_t size, bool bf16);
 
 }  // namespace mft

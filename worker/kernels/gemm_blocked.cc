@@ -51,6 +51,7 @@ class PanelBuffer {
 };
 
 struct Product {
+  const GemmTileKernels& tiles;
   View y, a, b;
   KernelTable::Gemm options;
   int64_t m = 0, n = 0, k = 0;
@@ -58,11 +59,13 @@ struct Product {
   int64_t depth = 0;       // of a block
 };
 
-Product MakeProduct(View y, View a, View b, KernelTable::Gemm options) {
-  Product p{.y = y, .a = a, .b = b, .options = options, .m = y.rows, .n = y.cols};
+Product MakeProduct(
+    const GemmTileKernels& tiles, View y, View a, View b, KernelTable::Gemm options) {
+  Product p{.tiles = tiles, .y = y, .a = a, .b = b, .options = options, .m = y.rows, .n = y.cols};
   p.k = options.transpose_a ? a.rows : a.cols;
   p.panel_rows = CeilDiv(p.m, CeilDiv(p.m, kTileRows));
-  p.depth = CeilDiv(p.k, CeilDiv(p.k, kTileDepth));
+  const int64_t lanes = CeilDiv(p.k, tiles.lane_depth);
+  p.depth = CeilDiv(lanes, CeilDiv(lanes, kTileDepth)) * tiles.lane_depth;
   return p;
 }
 
@@ -81,13 +84,13 @@ void PackBlock(const Product& p, const Block& block, float* panels, int thread, 
   };
   for (int64_t i = thread; i < block.panels(); i += threads) {
     const int64_t col = block.begin + i * kTileCols;
-    GemmTileAvx512().pack_cols(panels + i * kColPanelFloats,
-                               {.data = transposed ? at(col, block.k) : at(block.k, col),
-                                .stride = p.b.stride,
-                                .count = std::min(kTileCols, block.end - col),
-                                .depth = block.depth,
-                                .transposed = transposed,
-                                .bf16 = bf16});
+    p.tiles.pack_cols(panels + i * kColPanelFloats,
+                      {.data = transposed ? at(col, block.k) : at(block.k, col),
+                       .stride = p.b.stride,
+                       .count = std::min(kTileCols, block.end - col),
+                       .depth = block.depth,
+                       .transposed = transposed,
+                       .bf16 = bf16});
   }
 }
 
@@ -102,24 +105,24 @@ void MultiplyPanel(const Product& p,
   const int64_t row = row_panel * p.panel_rows;
   const int64_t count = std::min(p.panel_rows, p.m - row);
   const bool transposed = p.options.transpose_a;
-  GemmTileAvx512().pack_rows(rows,
-                             {.data = transposed ? p.a.row(block.k) + row : p.a.row(row) + block.k,
-                              .stride = p.a.stride,
-                              .count = count,
-                              .depth = block.depth,
-                              .transposed = transposed});
+  p.tiles.pack_rows(rows,
+                    {.data = transposed ? p.a.row(block.k) + row : p.a.row(row) + block.k,
+                     .stride = p.a.stride,
+                     .count = count,
+                     .depth = block.depth,
+                     .transposed = transposed});
   for (int64_t i = first; i < last; ++i) {
     const int64_t col = block.begin + i * kTileCols;
-    GemmTileAvx512().multiply({.a = rows,
-                               .b = panels + i * kColPanelFloats,
-                               .c = p.y.row(row) + col,
-                               .c_stride = p.y.stride,
-                               .depth = block.depth,
-                               .rows = count,
-                               .cols = std::min(kTileCols, block.end - col),
-                               .alpha = p.options.alpha,
-                               .beta = block.k == 0 ? p.options.beta : 1.0F,
-                               .by_depth = transposed});
+    p.tiles.multiply({.a = rows,
+                      .b = panels + i * kColPanelFloats,
+                      .c = p.y.row(row) + col,
+                      .c_stride = p.y.stride,
+                      .depth = CeilDiv(block.depth, p.tiles.lane_depth),
+                      .rows = count,
+                      .cols = std::min(kTileCols, block.end - col),
+                      .alpha = p.options.alpha,
+                      .beta = block.k == 0 ? p.options.beta : 1.0F,
+                      .by_depth = transposed});
   }
 }
 
@@ -162,14 +165,13 @@ void Run(const Product& p, float* panels, int thread, int threads, const Sync& s
     }
   }
 }
-}  // namespace
 
-void GemmBlocked(View y, View a, View b, KernelTable::Gemm options) {
+void Multiply(const GemmTileKernels& tiles, View y, View a, View b, KernelTable::Gemm options) {
   if (y.rows < kFewRows || y.cols == 0 || a.rows == 0 || a.cols == 0) {
     GemmCpu(y, a, b, options);
     return;
   }
-  const Product p = MakeProduct(y, a, b, options);
+  const Product p = MakeProduct(tiles, y, a, b, options);
   static thread_local PanelBuffer buffer;
   const int64_t all = CeilDiv(p.n, kTileCols) * CeilDiv(p.k, p.depth);
   float* panels = buffer.Get(std::min(all, kMaxColPanels));
@@ -181,6 +183,15 @@ void GemmBlocked(View y, View a, View b, KernelTable::Gemm options) {
   Run(p, panels, omp_get_thread_num(), omp_get_num_threads(), [] {
 #pragma omp barrier
   });
+}
+}  // namespace
+
+void GemmBlocked(View y, View a, View b, KernelTable::Gemm options) {
+  Multiply(GemmTileAvx512(), y, a, b, options);
+}
+
+void GemmBlockedBf16(View y, View a, View b, KernelTable::Gemm options) {
+  Multiply(GemmTileAvx512Bf16(), y, a, b, options);
 }
 
 }  // namespace mft

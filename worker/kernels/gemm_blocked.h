@@ -12,4 +12,8 @@ namespace mft {
 // alone.
 void GemmBlocked(View y, View a, View b, KernelTable::Gemm options);
 
+// The same with operands rounded to bf16, for processors with AVX512-BF16: twice the
+// multiplications of an instruction. y, and products of few rows, are fp32.
+void GemmBlockedBf16(View y, View a, View b, KernelTable::Gemm options);
+
 }  // namespace mft

@@ -11,6 +11,9 @@ inline constexpr int64_t kTileRows = 14;  // 28 accumulators of 16 floats; 4 reg
 inline constexpr int64_t kTileCols = 32;
 inline constexpr int64_t kTileDepth = 256;  // a panel of B, 32 KiB, stays in the first-level cache
 
+// Panels hold lanes of 32 bits: an fp32 value, or the bf16 values of two successive depths, so that
+// both have one shape. kTileDepth and all strides count lanes.
+//
 // Panel of A: rows [kTileRows][kPanelRowStride], or, where A is transposed in memory, by depth
 // [kTileDepth][kPanelDepthStride]. Both are copies without a transposition.
 inline constexpr int64_t kPanelRowStride = kTileDepth + 16;
@@ -25,7 +28,7 @@ struct GemmTile {
   const float* b = nullptr;
   float* c = nullptr;
   int64_t c_stride = 0;
-  int64_t depth = 0;  // at most kTileDepth
+  int64_t depth = 0;  // lanes, at most kTileDepth
   int64_t rows = 0;   // at most kTileRows
   int64_t cols = 0;   // at most kTileCols
   float alpha = 1;
@@ -39,17 +42,21 @@ struct GemmPart {
   const void* data = nullptr;  // float; for B also bf16
   int64_t stride = 0;
   int64_t count = 0;  // rows of A, columns of B
-  int64_t depth = 0;
+  int64_t depth = 0;  // elements
   bool transposed = false;
   bool bf16 = false;
 };
 
-// Compiled with AVX-512 flags: call only where the processor has them.
+// Compiled with the flags of their names: call only where the processor has them.
 struct GemmTileKernels {
+  int64_t lane_depth = 1;  // elements of depth in a lane
   void (*multiply)(const GemmTile& tile);
   void (*pack_rows)(float* panel, const GemmPart& a);
   void (*pack_cols)(float* panel, const GemmPart& b);
 };
 const GemmTileKernels& GemmTileAvx512();
+// Operands are rounded to bf16 (nearest, ties to even) as they are packed; the products of a pair
+// and the sums are fp32 (VDPBF16PS, which takes denormals for zero).
+const GemmTileKernels& GemmTileAvx512Bf16();
 
 }  // namespace mft

@@ -34,15 +34,17 @@ struct DropoutMask {
   const int32_t* row = nullptr;   // [T]
 };
 
-// Letters: T rows, D, I, O widths, V vocabulary. fp32 throughout; sums within a row are fp32, over
-// rows fp64. Every function is deterministic for a given number of threads and, gemm excepted, for
-// any number. Threads: one call at a time; each call uses the process's OpenMP threads.
+// Letters: T rows, D, I, O widths, V vocabulary. fp32 throughout, but for the operands of a product
+// in a table for bf16; sums within a row are fp32, over rows fp64. Every function is deterministic
+// for a given number of threads and, gemm excepted, for any number. Threads: one call at a time;
+// each call uses the process's OpenMP threads.
 struct KernelTable {
   int version = kKernelTableVersion;
   std::string_view name;  // "cpu-avx512"
 
   // y [m, n] = alpha op(a) op(b) + beta y, op(x) = x or its transpose. b may be bf16: the product
-  // is that of its elements widened to fp32.
+  // is that of its elements widened to fp32. A table for bf16 rounds the elements of both operands
+  // to bf16 (nearest, ties to even; products of few rows excepted) and sums in fp32.
   struct Gemm {
     bool transpose_a = false;
     bool transpose_b = false;
@@ -112,11 +114,14 @@ struct KernelTable {
   void (*scale_rows)(View y, const float* factor) = nullptr;
 };
 
-// The CPU's kernels for the best instruction set that this machine has.
+// The CPU's fp32 kernels for the best instruction set that this machine has.
 const KernelTable& CpuKernels();
 
-// Kernels of a named instruction set ("avx512" and "avx512-mkl", which differ in the matrix
-// product, "avx2", "baseline"), or nullptr where this machine lacks it. For tests.
+// Those for bf16, or nullptr where the processor has no instruction for it (AVX512-BF16).
+const KernelTable* CpuBf16Kernels();
+
+// Kernels of a named instruction set ("avx512", "avx512-mkl" and "avx512-bf16", which differ in the
+// matrix product, "avx2", "baseline"), or nullptr where this machine lacks it. For tests.
 const KernelTable* CpuKernelsFor(std::string_view instruction_set);
 
 }  // namespace mft

@@ -78,6 +78,11 @@ class WeightSource {
   virtual int64_t resident_bytes() const = 0;
 };
 
+// Whether the head's matrix, and so, by custom, all of the model's, is bf16.
+inline bool HasBf16Weights(WeightSource& weights) {
+  return weights.head().output.format == WeightFormat::kBF16;
+}
+
 // Whether the resident source uses a tensor where the mapped file has it; others are copied as
 // fp32.
 bool UsedWhereMapped(const TensorEntry& tensor);

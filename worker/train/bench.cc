@@ -23,6 +23,7 @@
 #include "worker/train/chunks.h"
 #include "worker/train/grad_clip.h"
 #include "worker/train/memory_planner.h"
+#include "worker/train/numeric_plan.h"
 #include "worker/train/reporter.h"
 #include "worker/train/session.h"
 
@@ -140,10 +141,11 @@ class StepRunner {
   StepRunner(const BenchArgs& args,
              RecomputePolicy policy,
              std::vector<int64_t> lengths,
+             const KernelTable& kernels,
              WeightSource& weights)
       : lora_(weights.params(), {.rank = args.rank, .target_modules = args.target_modules}) {
     if (args.phases) {
-      profile_.emplace(CpuKernels(), weights);
+      profile_.emplace(kernels, weights);
     }
     const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
     const int64_t rows = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
@@ -151,9 +153,9 @@ class StepRunner {
     model_ = std::make_unique<Transformer>(
         weights,
         lora_,
-        profile_ ? profile_->kernels() : CpuKernels(),
+        profile_ ? profile_->kernels() : kernels,
         TransformerOptions{.policy = policy, .max_rows = chunk_rows, .max_positions = longest});
-    InitAdapter(1, lora_);
+    InitAdapter(1, false, lora_);
     chunks_ = SplitIntoChunks(RandomBatch(lengths, weights.params().vocab_size), chunk_rows);
   }
 
@@ -244,8 +246,8 @@ void PrintText(const Json& report, std::ostream& out) {
       << FormatBytes(report["peak_bytes"].get<int64_t>()) << ", model opened in "
       << number("open_seconds", 2) << " s\n"
       << number("gflops", 1) << " GFLOP/s, " << number("ratio", 3)
-      << " of the rate of LibTorch's product of fp32 matrices, " << number("matmul_gflops", 1)
-      << " GFLOP/s\n";
+      << " of the rate of LibTorch's product of " << report["precision"].get<std::string>()
+      << " matrices, " << number("matmul_gflops", 1) << " GFLOP/s\n";
   if (!report.contains("operations")) {
     return;
   }
@@ -262,6 +264,7 @@ void PrintText(const Json& report, std::ostream& out) {
 
 Status RunBench(const BenchArgs& args, std::ostream& out) {
   MFT_ASSIGN_OR_RETURN(const std::vector<int64_t> lengths, Lengths(args));
+  MFT_RETURN_IF_ERROR(CheckPrecision(args.precision));
   MFT_ASSIGN_OR_RETURN(const RecomputePolicy wish, PolicyNamed(args.recompute));
   MFT_ASSIGN_OR_RETURN(const MemoryJob job, MemoryJobOf(args, lengths));
   MFT_ASSIGN_OR_RETURN(const int64_t allowed, AllowedMemory());
@@ -270,7 +273,9 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
   const double begin = Now();
   MFT_ASSIGN_OR_RETURN(const auto weights, LoadResidentWeights(args.model_dir));
   const double open_seconds = Now() - begin;
-  StepRunner runner(args, policy, lengths, *weights);
+  const std::string precision = ResolvePrecision(args.precision, HasBf16Weights(*weights));
+  const bool bf16 = precision == "bf16";
+  StepRunner runner(args, policy, lengths, KernelsFor(precision), *weights);
   runner.Step();
   const int64_t peak = ReadProcessMemory().peak_bytes;  // before the yardstick's own matrices
   runner.ResetProfile();
@@ -278,10 +283,10 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
   std::vector<double> seconds;
   std::vector<double> rates;
   std::vector<double> ratios;
-  double rate = MatmulFlopsPerSecond(kMatmulSize);
+  double rate = MatmulFlopsPerSecond(kMatmulSize, bf16);
   for (int64_t round = 0; round < args.rounds; ++round) {
     seconds.push_back(runner.Step());
-    const double after = MatmulFlopsPerSecond(kMatmulSize);
+    const double after = MatmulFlopsPerSecond(kMatmulSize, bf16);
     rates.push_back(std::max(rate, after));
     ratios.push_back(flops / seconds.back() / rates.back());
     rate = after;
@@ -290,9 +295,9 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
       static_cast<double>(std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
   Json report = {{"tokens", static_cast<int64_t>(tokens)},
                  {"documents", lengths.size()},
-                 {"precision", "fp32"},
+                 {"precision", precision},
                  {"recompute", std::string(PolicyName(policy))},
-                 {"kernels", std::string(CpuKernels().name)},
+                 {"kernels", std::string(KernelsFor(precision).name)},
                  {"threads", CpuThreads()},
                  {"open_seconds", open_seconds},
                  {"seconds", Median(seconds)},

@@ -20,6 +20,7 @@ struct BenchArgs {
   int64_t rank = 16;
   std::vector<std::string> target_modules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"};
   std::string recompute = "nothing";  // nothing | mlp | block (RecomputePolicy)
+  std::string precision = "auto";     // auto | fp32 | bf16
   int64_t rounds = 5;                 // timed steps, after one that is not
   bool phases = false;                // time per operation too
   std::string output = "text";        // text | json

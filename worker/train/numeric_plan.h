@@ -5,15 +5,18 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "common/base/json.h"
+#include "common/base/status.h"
+#include "worker/kernels/kernels.h"
 
 namespace mft {
 
 struct NumericPlan {
-  std::string precision = "fp32";
-  int64_t chunk_rows = 0;       // T
-  int64_t loss_chunk_rows = 0;  // rows of a chunk of logits
+  std::string precision = "fp32";  // of the operands of products: fp32 | bf16
+  int64_t chunk_rows = 0;          // T
+  int64_t loss_chunk_rows = 0;     // rows of a chunk of logits
   int threads = 1;
   std::string kernels;         // "cpu-avx512"
   std::string cpu_capability;  // LibTorch's, for its matrix products
@@ -21,7 +24,19 @@ struct NumericPlan {
   std::string build;
 };
 
+// FAILED_PRECONDITION where this machine does not compute in `precision` (auto | fp32 | bf16).
+Status CheckPrecision(std::string_view precision);
+
+// auto: bf16 where the weights are bf16 and the processor multiplies it, otherwise fp32. REQUIRES
+// CheckPrecision.
+std::string ResolvePrecision(std::string_view precision, bool bf16_weights);
+
+// REQUIRES a precision that ResolvePrecision gave.
+const KernelTable& KernelsFor(std::string_view precision);
+
 struct PlanWish {
+  std::string precision = "auto";
+  bool bf16_weights = false;
   int64_t chunk_rows = 0;
   int64_t min_chunk_rows = 0;  // what the job's longest segment needs
   int64_t loss_chunk_rows = 0;

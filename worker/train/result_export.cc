@@ -40,6 +40,7 @@ void ExportResult(Session& session, Reporter& reporter, bool trained) {
                             .model_dir = spec.model_id_or_path,
                             .base_name = spec.model_id_or_path,
                             .dropout = spec.lora.dropout,
+                            .adapter_dtype = session.adapter_dtype(),
                             .tokenizer_file = session.tokenizer_file};
   const std::string parent = ExportsDir(spec.run_dir, session.state.step);
   ThrowIfError(RemoveTemporaries(parent));

@@ -25,14 +25,6 @@ namespace {
 constexpr int kWorldSize = 1;
 constexpr int kRank = 0;
 
-void CheckPrecision(const JobSpec& spec) {
-  const std::string& precision = spec.mftd.precision;
-  if (precision != "auto" && precision != "fp32") {
-    throw StatusError(Unimplemented(
-        StrCat("mftd.precision ", precision, ": this build computes in fp32 on the CPU")));
-  }
-}
-
 void OpenRunDir(Session& session, Reporter& reporter) {
   const JobSpec& spec = session.spec();
   session.run_dir = std::make_unique<RunDir>(
@@ -81,7 +73,7 @@ void MakeModel(Session& session, int64_t longest_segment, RecomputePolicy policy
   session.model =
       std::make_unique<Transformer>(*session.weights,
                                     *session.lora,
-                                    CpuKernels(),
+                                    KernelsFor(session.precision),
                                     TransformerOptions{.policy = policy,
                                                        .max_rows = session.chunk_rows,
                                                        .max_positions = longest_segment,
@@ -136,7 +128,7 @@ void RestoreState(Session& session, const ResumePoint& point, Reporter& reporter
   }
   session.state = point.state;
   if (point.checkpoint_dir.empty() && session.spec().mftd.init_adapter.empty()) {
-    InitAdapter(session.spec().seed, *session.lora);
+    InitAdapter(session.spec().seed, session.precision == "bf16", *session.lora);
   } else if (point.checkpoint_dir.empty()) {
     ReadInitAdapter(session, reporter);
   } else {
@@ -164,13 +156,13 @@ void OpenMetrics(const Session& session, Reporter& reporter, const Clock& clock)
 }
 }  // namespace
 
-void InitAdapter(int64_t seed, LoraStore& lora) {
+void InitAdapter(int64_t seed, bool bf16, LoraStore& lora) {
   for (const LoraStore::Tensor& tensor : lora.tensors()) {
     if (tensor.name.ends_with(".lora_A.weight")) {
       InitLoraA(seed,
                 tensor.name,
                 tensor.cols,
-                false,
+                bf16,
                 lora.master().subspan(static_cast<size_t>(tensor.offset),
                                       static_cast<size_t>(tensor.rows * tensor.cols)));
     }
@@ -181,7 +173,7 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   auto session = std::make_unique<Session>();
   session->context = std::move(context);
   const JobSpec& spec = session->spec();
-  CheckPrecision(spec);
+  ThrowIfError(CheckPrecision(spec.mftd.precision).WithContext("mftd.precision"));
   OpenRunDir(*session, reporter);
 
   ThrowIfError(reporter.Phase(kPhaseLoading, spec.model_id_or_path));
@@ -199,7 +191,9 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   const ResumePoint point =
       ValueOrThrow(FindResumePoint(spec, session->state.data, session->context.attempt_id));
   const NumericPlan plan =
-      ChoosePlan({.chunk_rows = ChunkRows(spec.seq_len * spec.batch_size, longest_segment),
+      ChoosePlan({.precision = spec.mftd.precision,
+                  .bf16_weights = HasBf16Weights(*session->weights),
+                  .chunk_rows = ChunkRows(spec.seq_len * spec.batch_size, longest_segment),
                   .min_chunk_rows = longest_segment,
                   .loss_chunk_rows = LossChunkRows(session->weights->params().vocab_size),
                   .threads = session->context.threads,
@@ -207,6 +201,7 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
                  point.plan);
   SetCpuThreads(plan.threads);
   session->chunk_rows = plan.chunk_rows;
+  session->precision = plan.precision;
   session->plan = PlanToJson(plan);
 
   MakeModel(*session, longest_segment, policy);

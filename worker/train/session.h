@@ -31,18 +31,22 @@ struct Session {
   std::string tokenizer_file;  // copied into checkpoints; "" where the model has none
   ScheduleOptions schedule;
   int64_t chunk_rows = 0;
+  std::string precision;   // of the plan
   Json plan;               // the numeric plan, as stored in checkpoints
   RunState state;          // where the run stands
   int64_t saved_step = 0;  // step of the newest checkpoint of this run_dir; 0: none
 
   const JobSpec& spec() const { return context.job.spec; }
+  // Of the adapter's files: what the kernels multiply.
+  DType adapter_dtype() const { return precision == "bf16" ? DType::kBF16 : DType::kF32; }
 };
 
 // Takes run_dir, loads model and data, finds where to begin and restores that state. Throws
 // StatusError naming what is wrong.
 std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, const Clock& clock);
 
-// First values of a fresh adapter: A drawn from `seed`, B is 0 already.
-void InitAdapter(int64_t seed, LoraStore& lora);
+// First values of a fresh adapter: A drawn from `seed`, rounded to bf16 where that is the compute
+// type; B is 0 already.
+void InitAdapter(int64_t seed, bool bf16, LoraStore& lora);
 
 }  // namespace mft

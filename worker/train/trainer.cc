@@ -212,6 +212,7 @@ void Trainer::SaveCheckpoint() {
                .rank = spec.lora.rank,
                .dropout = spec.lora.dropout,
                .scaling = spec.lora.scaling},
+      .adapter_dtype = session_.adapter_dtype(),
       .base_weights =
           spec.save_adapters ? "" : ValueOrThrow(FindModelWeights(spec.model_id_or_path)),
       .tokenizer_file = session_.tokenizer_file};

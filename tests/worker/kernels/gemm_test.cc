@@ -19,7 +19,15 @@ struct Shape {
   int64_t m, n, k;
 };
 
-// Operands with gaps between their rows.
+uint16_t UpperHalf(float value) {
+  return static_cast<uint16_t>(std::bit_cast<uint32_t>(value) >> 16);
+}
+
+float OfBf16(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
+
+// Operands that bf16 holds exactly, with gaps between their rows.
 struct Problem {
   Problem(const Shape& shape, KernelTable::Gemm gemm)
       : options(gemm),
@@ -27,13 +35,21 @@ struct Problem {
         a_cols(gemm.transpose_a ? shape.m : shape.k),
         b_rows(gemm.transpose_b ? shape.n : shape.k),
         b_cols(gemm.transpose_b ? shape.k : shape.n),
-        a(NormalFloats(a_rows * (a_cols + 3), 1)),
-        b(NormalFloats(b_rows * (b_cols + 5), 2)),
+        a(Bf16Floats(a_rows * (a_cols + 3), 1)),
+        b(Bf16Floats(b_rows * (b_cols + 5), 2)),
         y(gemm.beta == 0 ? std::vector<float>(static_cast<size_t>(shape.m * (shape.n + 7)), NAN)
                          : NormalFloats(shape.m * (shape.n + 7), 3)),
         m(shape.m),
         n(shape.n),
         k(shape.k) {}
+
+  static std::vector<float> Bf16Floats(int64_t count, uint32_t seed) {
+    std::vector<float> values = NormalFloats(count, seed);
+    for (float& value : values) {
+      value = OfBf16(UpperHalf(value));
+    }
+    return values;
+  }
 
   View A() { return {a.data(), a_rows, a_cols, a_cols + 3, ElementType::kF32}; }
   View B() { return {b.data(), b_rows, b_cols, b_cols + 5, ElementType::kF32}; }
@@ -76,6 +92,7 @@ struct Problem {
 class Gemm : public ::testing::TestWithParam<std::string> {
  protected:
   const KernelTable& kernels() const { return *CpuKernelsFor(GetParam()); }
+  bool IsOurOwn() const { return GetParam() == "avx512" || GetParam() == "avx512-bf16"; }
 };
 
 const std::vector<KernelTable::Gemm> kOptions = {
@@ -95,7 +112,8 @@ TEST_P(Gemm, IsTheSumOfProductsForEveryShapeAndOption) {
                                      {29, 48, 17},
                                      {3, 96, 16},
                                      {70, 16, 513},
-                                     {13, 2049, 5}};
+                                     {13, 2049, 5},
+                                     {16, 40, 1027}};
   for (const Shape& shape : shapes) {
     for (const KernelTable::Gemm& options : kOptions) {
       Problem problem(shape, options);
@@ -135,7 +153,7 @@ TEST_P(Gemm, GivesTheSameBitsAgain) {
   }
 }
 
-// b in bf16 is b rounded to bf16, in fp32: the bits are the same where the product is our own.
+// b in bf16 is b in fp32: the bits are the same where the product is our own.
 TEST_P(Gemm, OfBf16IsThatOfItsElementsWidened) {
   const std::vector<Shape> shapes = {{1, 1, 1},
                                      {1, 70, 33},
@@ -143,15 +161,14 @@ TEST_P(Gemm, OfBf16IsThatOfItsElementsWidened) {
                                      {14, 32, 256},
                                      {29, 49, 17},
                                      {70, 17, 513},
-                                     {13, 2049, 5}};
+                                     {13, 2049, 5},
+                                     {16, 40, 1027}};
   for (const Shape& shape : shapes) {
     for (const KernelTable::Gemm& options : kOptions) {
       Problem narrow(shape, options);
       std::vector<uint16_t> bits;
-      for (float& value : narrow.b) {
-        const uint32_t upper = std::bit_cast<uint32_t>(value) & 0xFFFF0000;
-        bits.push_back(static_cast<uint16_t>(upper >> 16));
-        value = std::bit_cast<float>(upper);
+      for (const float value : narrow.b) {
+        bits.push_back(UpperHalf(value));
       }
       Problem wide = narrow;
       const std::vector<float> before = narrow.y;
@@ -160,7 +177,7 @@ TEST_P(Gemm, OfBf16IsThatOfItsElementsWidened) {
       b.type = ElementType::kBF16;
       kernels().gemm(narrow.Y(), narrow.A(), b, options);
       EXPECT_LT(narrow.Error(before), 5e-7) << shape.m << " " << shape.n << " " << shape.k;
-      if (GetParam() == "avx512" && shape.m > 3) {
+      if (IsOurOwn() && shape.m > 3) {
         kernels().gemm(wide.Y(), wide.A(), wide.B(), options);
         EXPECT_EQ(std::memcmp(wide.y.data(), narrow.y.data(), wide.y.size() * sizeof(float)), 0);
       }
@@ -190,22 +207,49 @@ TEST_P(Gemm, RowsOfBf16AreWidened) {
   EXPECT_EQ(y[3], -2.0F);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu,
-                         Gemm,
-                         ::testing::ValuesIn(testing::InstructionSets()),
-                         testing::TestName);
+INSTANTIATE_TEST_SUITE_P(Cpu, Gemm, ::testing::ValuesIn(testing::ProductSets()), testing::TestName);
 
-TEST(BlockedGemm, GivesTheSameBitsWithAnyNumberOfThreads) {
-  const KernelTable* kernels = CpuKernelsFor("avx512");
+uint16_t RoundedToEven(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+// Every layout of an operand of a product for bf16, with values halfway between two of bf16.
+TEST(Bf16Gemm, RoundsOperandsToNearestTiesToEven) {
+  if (CpuBf16Kernels() == nullptr) {
+    GTEST_SKIP() << "no AVX512-BF16 here";
+  }
+  for (const KernelTable::Gemm& options : kOptions) {
+    Problem exact({29, 49, 77}, options);
+    Problem rounded = exact;
+    for (std::vector<float>* values : {&exact.a, &exact.b}) {
+      for (size_t i = 0; i < values->size(); ++i) {
+        const uint32_t tail = i % 3 == 0 ? 0x8000 : static_cast<uint32_t>(i * 40503) & 0xFFFF;
+        float& value = (*values)[i];
+        value = std::bit_cast<float>(std::bit_cast<uint32_t>(value) | tail);
+        (values == &exact.a ? rounded.a : rounded.b)[i] = OfBf16(RoundedToEven(value));
+      }
+    }
+    CpuBf16Kernels()->gemm(exact.Y(), exact.A(), exact.B(), options);
+    CpuBf16Kernels()->gemm(rounded.Y(), rounded.A(), rounded.B(), options);
+    EXPECT_EQ(std::memcmp(exact.y.data(), rounded.y.data(), exact.y.size() * sizeof(float)), 0);
+    EXPECT_NE(exact.a, rounded.a);
+  }
+}
+
+class BlockedGemm : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(BlockedGemm, GivesTheSameBitsWithAnyNumberOfThreads) {
+  const KernelTable* kernels = CpuKernelsFor(GetParam());
   if (kernels == nullptr) {
-    GTEST_SKIP() << "no AVX-512 here";
+    GTEST_SKIP() << "no " << GetParam() << " here";
   }
   const int threads = omp_get_max_threads();
   for (const KernelTable::Gemm& options : kOptions) {
     std::vector<std::vector<float>> results;
     for (const int count : {1, 2, 5}) {
       omp_set_num_threads(count);
-      Problem problem({120, 190, 600}, options);
+      Problem problem({120, 190, 1100}, options);
       kernels->gemm(problem.Y(), problem.A(), problem.B(), options);
       results.push_back(problem.y);
     }
@@ -215,6 +259,11 @@ TEST(BlockedGemm, GivesTheSameBitsWithAnyNumberOfThreads) {
   }
   omp_set_num_threads(threads);
 }
+
+INSTANTIATE_TEST_SUITE_P(Cpu,
+                         BlockedGemm,
+                         ::testing::Values("avx512", "avx512-bf16"),
+                         testing::TestName);
 
 }  // namespace
 }  // namespace mft

@@ -80,6 +80,15 @@ inline std::vector<std::string> InstructionSets() {
   return sets;
 }
 
+// With the one for bf16, whose products are exact only for operands that bf16 holds.
+inline std::vector<std::string> ProductSets() {
+  std::vector<std::string> sets = InstructionSets();
+  if (CpuBf16Kernels() != nullptr) {
+    sets.emplace_back("avx512-bf16");
+  }
+  return sets;
+}
+
 // "avx512-mkl" as a part of a test's name.
 inline std::string TestName(const ::testing::TestParamInfo<std::string>& set) {
   std::string name = set.param;

@@ -13,6 +13,7 @@
 
 #include "common/checkpoint/safetensors.h"
 #include "tests/support/fixtures.h"
+#include "worker/model/tensor_values.h"
 #include "worker/model/transformer.h"
 
 namespace mft::testing {
@@ -23,15 +24,23 @@ inline std::vector<float> FloatsOf(const TensorEntry& tensor) {
   return values;
 }
 
+// The kernels of every precision that this machine has.
+inline std::vector<const KernelTable*> Precisions() {
+  std::vector<const KernelTable*> tables = {&CpuKernels()};
+  if (CpuBf16Kernels() != nullptr) {
+    tables.push_back(CpuBf16Kernels());
+  }
+  return tables;
+}
+
 inline void LoadAdapter(LoraStore& store, const std::string& path) {
   const auto file = SafetensorsFile::Open(path).value();
   for (const LoraStore::Tensor& tensor : store.tensors()) {
     const TensorEntry* entry = file->Find(tensor.name);
-    MFT_CHECK(
-        entry != nullptr &&
-            entry->data.size() == static_cast<size_t>(tensor.rows * tensor.cols) * sizeof(float),
-        tensor.name);
-    std::memcpy(store.master().data() + tensor.offset, entry->data.data(), entry->data.size());
+    const auto size = static_cast<size_t>(tensor.rows * tensor.cols);
+    MFT_CHECK(entry != nullptr && entry->data.size() == size * DTypeSize(entry->dtype),
+              tensor.name);
+    ReadValues(*entry, store.master().subspan(static_cast<size_t>(tensor.offset), size));
   }
 }
 
@@ -93,7 +102,8 @@ inline void ExpectNear(std::span<const float> actual,
 // Everything that a forward and backward pass of a fixture needs.
 struct FixtureModel {
   explicit FixtureModel(const std::string& folder,
-                        TransformerOptions options = {.policy = RecomputePolicy::kNothing})
+                        TransformerOptions options = {.policy = RecomputePolicy::kNothing},
+                        const KernelTable& kernels = CpuKernels())
       : dir(Fixture("train/" + folder)) {
     const Json config = Json::parse(std::ifstream(dir + "/config.json"));
     weights = LoadResidentWeights(dir + "/model").value();
@@ -105,7 +115,7 @@ struct FixtureModel {
     LoadAdapter(*store, dir + "/lora_init.safetensors");
     options.max_rows = 512;
     options.max_positions = 512;
-    model = std::make_unique<Transformer>(*weights, *store, CpuKernels(), options);
+    model = std::make_unique<Transformer>(*weights, *store, kernels, options);
   }
 
   std::string dir;

@@ -320,9 +320,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadStart{
             "Ranks", [](TrainRun& run) { run.environment["WORLD_SIZE"] = "2"; }, 1, "WORLD_SIZE 2"},
         BadStart{"Precision",
-                 [](TrainRun& run) { run.spec.mftd.precision = "bf16"; },
-                 1,
-                 "precision bf16"},
+                 [](TrainRun& run) { run.spec.mftd.precision = "fp8"; },
+                 3,
+                 "mftd.precision"},
         BadStart{"Model",
                  [](TrainRun& run) { run.spec.model_id_or_path = "/nowhere/7B"; },
                  5,

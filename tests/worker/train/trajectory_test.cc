@@ -3,13 +3,17 @@
 // (tests/fixtures/train/README.md has the tolerances).
 #include <cmath>
 #include <numeric>
+#include <tuple>
 
 #include <gtest/gtest.h>
 
 #include "common/base/files.h"
+#include "common/checkpoint/manifest.h"
+#include "common/checkpoint/safetensors.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/temp_dir.h"
 #include "tests/worker/train/train_run.h"
+#include "worker/kernels/kernels.h"
 
 namespace mft {
 namespace {
@@ -90,6 +94,67 @@ TEST_P(Trajectory, EqualsTheReference) {
   EXPECT_EQ(evals[0].loss_tokens, eval["loss_tokens"].get<int64_t>());
   EXPECT_NEAR(evals[0].eval_loss / eval["eval_loss"].get<double>(), 1, 1e-5);
   EXPECT_NEAR(evals[0].perplexity / eval["perplexity"].get<double>(), 1, 1e-4);
+}
+
+// numerics.md, "Precision": at most twice as far from float64 as mistral-finetune's own mixed
+// precision is, largest over the steps.
+TEST(Bf16, LossesStayAsNearToFloat64AsTheBoundAsks) {
+  TempDir dir;
+  TrainRun run(dir.path(), "dense-bf16");
+  run.spec.mftd.loss_norm = "reference";
+  run.spec.mftd.precision = "bf16";
+  const testing::Ended ended = run.Run();
+  if (CpuBf16Kernels() == nullptr) {
+    EXPECT_EQ(ended.exit_code, 1);
+    EXPECT_NE(ended.log.find("mftd.precision: precision bf16"), std::string::npos) << ended.log;
+    GTEST_SKIP() << "no AVX512-BF16 here: refused";
+  }
+  ASSERT_EQ(ended.exit_code, 0) << ended.log;
+  const auto expected = ReadJsonLines(run.fixture_dir() + "/expected.jsonl");
+  const auto steps = run.Records<StepRecord>();
+  ASSERT_EQ(steps.size(), expected.size());
+  double ours = 0;
+  double upstream = 0;
+  double norm = 0;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const double loss = expected[i]["loss"].get<double>();
+    ours = std::max(ours, std::abs(steps[i].loss - loss));
+    upstream = std::max(upstream, std::abs(expected[i]["upstream_bf16_loss"].get<double>() - loss));
+    norm =
+        std::max(norm, std::abs(steps[i].grad_norm / expected[i]["grad_norm"].get<double>() - 1));
+  }
+  EXPECT_LE(ours, 2 * upstream);
+  EXPECT_GT(ours, 1e-6);  // nothing in fp32 is as far
+  EXPECT_LE(norm, 0.02);
+  const std::string checkpoint = run.Checkpoint(run.spec.max_steps);
+  EXPECT_EQ(ReadManifest(checkpoint).value().plan["precision"], "bf16");
+  const auto adapter = SafetensorsFile::Open(checkpoint + "/consolidated/lora.safetensors").value();
+  EXPECT_EQ(adapter->Find("layers.0.attention.wq.lora_A.weight")->dtype, DType::kBF16);
+}
+
+// Weights in bf16 are computed with in bf16 where nothing else is said, those in fp32 in fp32; a
+// run that goes on keeps what it began with.
+TEST(Bf16, IsTakenForBf16Weights) {
+  if (CpuBf16Kernels() == nullptr) {
+    GTEST_SKIP() << "no AVX512-BF16 here";
+  }
+  for (const auto& [fixture, before, precision] : {std::tuple("dense-bf16", "", "bf16"),
+                                                   std::tuple("dense-bf16", "fp32", "fp32"),
+                                                   std::tuple("dense", "", "fp32")}) {
+    TempDir dir;
+    TrainRun run(dir.path(), fixture);
+    run.spec.max_steps = 1;
+    if (std::string(before) != "") {
+      run.spec.mftd.precision = before;
+      ASSERT_EQ(run.Run().exit_code, 0);
+      run.spec.max_steps = 2;
+    }
+    run.spec.mftd.precision = "auto";
+    const testing::Ended ended = run.Run();
+    ASSERT_EQ(ended.exit_code, 0) << ended.log;
+    EXPECT_EQ(ReadManifest(run.Checkpoint(run.spec.max_steps)).value().plan["precision"], precision)
+        << fixture << " after " << before;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Fixtures,
