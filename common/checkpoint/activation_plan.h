@@ -146,6 +146,16 @@ constexpr int64_t MlpRows(int64_t tile_rows) {
   return std::min(tile_rows, kTargetTileRows);
 }
 
+// The head works on a chunk of the rows that carry loss and a block of the vocabulary at a time: a
+// block of the output matrix, of kHeadBlockElements where it can, and its logits stay near.
+inline constexpr int64_t kHeadRows = 512;
+inline constexpr int64_t kHeadBlockElements = int64_t{2} << 20;
+constexpr int64_t HeadColumns(const ModelParams& params) {
+  return std::min(
+      params.vocab_size,
+      std::clamp(kHeadBlockElements / params.dim / 32 * 32, int64_t{512}, int64_t{4096}));
+}
+
 constexpr bool IsMlpSlot(ActivationSlot slot) {
   return slot == ActivationSlot::kGate || slot == ActivationSlot::kUp;
 }

@@ -22,7 +22,6 @@ constexpr int64_t kBytesPerToken = 4;  // of chat JSON Lines, with its keys
 constexpr size_t kLineSampleBytes = size_t{1} << 20;
 constexpr int64_t kCacheBytesPerToken = 5;             // int32 id and a mask byte
 constexpr int64_t kLoraSavedStateBytes = 3 * 4;        // fp32 master, two moments
-constexpr int64_t kLogitsBytes = int64_t{32} << 20;    // one chunk of rows, as the worker bounds it
 constexpr int64_t kRuntimeBytes = int64_t{300} << 20;  // libraries, allocator, token cache pages
 
 // Lines of a file by their density in its first MiB.
@@ -72,10 +71,11 @@ int64_t PeakMemory(const JobSpec& spec,
   const RecomputePolicy policy =
       spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
   const int64_t kept = KeptBytesPerToken(policy, params, columns, element) * params.n_layers;
+  const int64_t head = kHeadRows * (3 * params.dim + HeadColumns(params)) * element;
   const int64_t work = WorkBytes(policy, params, columns, element, TileRows(rows, spec.seq_len));
   return estimate.weights_bytes +
          estimate.trainable_parameters * (kLoraStateBytes + (element == 2 ? 2 : 0)) + rows * kept +
-         std::max(work, kLogitsBytes) + kRuntimeBytes;
+         std::max(work, head) + kRuntimeBytes;
 }
 
 int64_t CheckpointBytes(const JobSpec& spec,

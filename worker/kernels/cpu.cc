@@ -11,6 +11,7 @@
 #include "worker/kernels/gemm_cpu.h"
 #include "worker/kernels/kernels.h"
 #include "worker/kernels/row_kernels.h"
+#include "worker/kernels/softmax_row.h"
 
 namespace mft {
 
@@ -40,12 +41,27 @@ double SumRows(int64_t count, const Body& body) {
 }
 
 template <RowsOf kRows>
-double CrossEntropy(View logits, const int32_t* target, const float* row_weight, bool gradient) {
-  return SumRows(logits.rows, [&](int64_t i) {
-    const double loss =
-        kRows().cross_entropy(logits.row(i), logits.cols, target[i], row_weight[i], gradient);
-    // A row without weight adds nothing, not 0 * infinity.
-    return row_weight[i] == 0 ? 0.0 : static_cast<double>(row_weight[i]) * loss;
+void FoldSoftmax(
+    SoftmaxState* state, View logits, int64_t first, const int32_t* target, View sums) {
+  ForRows(logits.rows, [&](int64_t i) {
+    const float factor =
+        kRows().fold_softmax(state[i], logits.row(i), logits.cols, target[i] - first, first == 0);
+    if (sums.rows > 0 && factor != 1) {
+      kRows().scale(sums.row(i), sums.cols, factor);
+    }
+  });
+}
+
+double CrossEntropy(const SoftmaxState* state,
+                    int64_t rows,
+                    const float* row_weight,
+                    float* exp_factor,
+                    float* target_factor) {
+  return SumRows(rows, [&](int64_t i) {
+    const double weight = row_weight[i];
+    exp_factor[i] = static_cast<float>(weight / state[i].sum);
+    target_factor[i] = static_cast<float>(weight * elementwise::TargetGradientOf(state[i]));
+    return weight * elementwise::CrossEntropyOf(state[i]);
   });
 }
 
@@ -141,12 +157,8 @@ KernelTable MakeTable(std::string_view name) {
                                 const AttentionShape& shape) {
     AttentionBackwardCpu({kRows(), kGemm}, grad, shape);
   };
-  table.cross_entropy = [](View logits, const int32_t* target, const float* row_weight) {
-    return CrossEntropy<kRows>(logits, target, row_weight, true);
-  };
-  table.cross_entropy_forward = [](View logits, const int32_t* target, const float* row_weight) {
-    return CrossEntropy<kRows>(logits, target, row_weight, false);
-  };
+  table.fold_softmax = FoldSoftmax<kRows>;
+  table.cross_entropy = CrossEntropy;
   table.gather_rows = GatherRows<kRows>;
   table.scatter_add_rows = [](View y, View x, const int32_t* index) {
     ForRows(x.rows, [&](int64_t i) { kRows().add(y.row(index[i]), x.row(i), x.cols); });

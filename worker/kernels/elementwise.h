@@ -206,33 +206,4 @@ static void AddRow(T* y, const T* x, int64_t n) {
   }
 }
 
-// Cross entropy of one row: log sum exp - logit of the target. The sum runs over blocks, each fp32,
-// added up in fp64, so that a large vocabulary loses nothing. With `gradient`, logits become weight
-// * (softmax - onehot).
-template <typename T>
-static double CrossEntropyRow(T* logits, int64_t n, int64_t target, T weight, bool gradient) {
-  constexpr int64_t kBlock = 1024;
-  const T max = MaxOf(logits, n);
-  const T target_logit = logits[target];
-  double total = 0;
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t end = begin + kBlock < n ? begin + kBlock : n;
-    T sum = 0;
-    if (gradient) {
-      sum = ExpRow(logits + begin, end - begin, T(1), max);
-    } else {
-#pragma omp simd reduction(+ : sum)
-      for (int64_t i = begin; i < end; ++i) {
-        sum += Exp(logits[i] - max);
-      }
-    }
-    total += static_cast<double>(sum);
-  }
-  if (gradient) {
-    ScaleRow(logits, n, static_cast<T>(static_cast<double>(weight) / total));
-    logits[target] -= weight;
-  }
-  return static_cast<double>(max) - static_cast<double>(target_logit) + __builtin_log(total);
-}
-
 }  // namespace mft::elementwise

@@ -8,11 +8,12 @@
 #include <span>
 #include <string_view>
 
+#include "worker/kernels/softmax_state.h"
 #include "worker/kernels/view.h"
 
 namespace mft {
 
-inline constexpr int kKernelTableVersion = 3;
+inline constexpr int kKernelTableVersion = 4;
 
 struct AttentionShape {
   int64_t heads = 0;     // H
@@ -83,13 +84,22 @@ struct KernelTable {
   };
   void (*attention_backward)(const AttentionGrad& grad, const AttentionShape& shape) = nullptr;
 
-  // logits [T, V] become row_weight * (softmax - onehot(target)); returns the sum over rows of
-  // row_weight * cross entropy.
-  double (*cross_entropy)(View logits, const int32_t* target, const float* row_weight) = nullptr;
-  // The same sum; logits are left as they are.
-  double (*cross_entropy_forward)(View logits,
-                                  const int32_t* target,
-                                  const float* row_weight) = nullptr;
+  // Cross entropy over a vocabulary whose logits come in blocks of columns and are never kept, as
+  // attention does over keys (Milakov and Gimelshein, 2018, "Online normalizer calculation for
+  // softmax"). logits [T, B], columns first, first + 1, .. of the vocabulary, the block of column 0
+  // first, are folded into state [T] and become e^(logit - largest so far), 0 at the target.
+  // sums [T, D], no rows where there are none, are scaled to the new largest.
+  void (*fold_softmax)(
+      SoftmaxState* state, View logits, int64_t first, const int32_t* target, View sums) = nullptr;
+  // After the last block: returns the sum over rows of row_weight * cross entropy. The gradient for
+  // what the logits were made of, row_weight * sum over v of (softmax - onehot(target)) W_v, is
+  // exp_factor [T] times the sum over blocks of e^.. W plus target_factor [T] times W_target. (The
+  // target is apart since softmax - 1 may be small where softmax, rounded, is 1.)
+  double (*cross_entropy)(const SoftmaxState* state,
+                          int64_t rows,
+                          const float* row_weight,
+                          float* exp_factor,
+                          float* target_factor) = nullptr;
 
   // y [T, D]: rows `index` of table, which may be bf16.
   void (*gather_rows)(View y, View table, const int32_t* index) = nullptr;

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "worker/kernels/softmax_state.h"
+
 namespace mft {
 
 // Which elements of a row are dropped, and the factor of the others.
@@ -33,7 +35,7 @@ struct RowKernels {
   void (*add)(float* y, const float* x, int64_t n);
   void (*widen)(float* y, const uint16_t* bf16, int64_t n);
   void (*dropout)(float* y, const float* x, int64_t n, const DropoutRowKey& key, bool add);
-  double (*cross_entropy)(float* logits, int64_t n, int64_t target, float weight, bool gradient);
+  float (*fold_softmax)(SoftmaxState& state, float* logits, int64_t n, int64_t target, bool first);
   void (*route)(float* weight, int32_t* chosen, const float* logits, int64_t experts, int64_t k);
   void (*route_backward)(float* d_logits,
                          const float* weighted,

@@ -7,6 +7,7 @@
 #include "worker/kernels/elementwise.h"
 #include "worker/kernels/routing_row.h"
 #include "worker/kernels/row_kernels.h"
+#include "worker/kernels/softmax_row.h"
 
 namespace mft {
 
@@ -48,9 +49,9 @@ static constexpr RowKernels kRowKernels = {
         [](float* y, const float* x, int64_t n, const DropoutRowKey& key, bool add) {
           elementwise::DropoutRow(y, x, n, key, add);
         },
-    .cross_entropy =
-        [](float* logits, int64_t n, int64_t target, float weight, bool gradient) {
-          return elementwise::CrossEntropyRow(logits, n, target, weight, gradient);
+    .fold_softmax =
+        [](SoftmaxState& state, float* logits, int64_t n, int64_t target, bool first) {
+          return elementwise::FoldSoftmaxRow(state, logits, n, target, first);
         },
     .route =
         [](float* weight, int32_t* chosen, const float* logits, int64_t experts, int64_t k) {

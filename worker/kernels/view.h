@@ -9,6 +9,10 @@ namespace mft {
 // Element type of a View. The CPU kernels compute in fp32; frozen weights may be bf16.
 enum class ElementType { kF32, kBF16 };
 
+constexpr int64_t ElementBytes(ElementType type) {
+  return type == ElementType::kBF16 ? 2 : 4;
+}
+
 // A borrowed row-major matrix [rows, cols]; `stride` elements from row to row. The memory must
 // outlive the view.
 struct View {
@@ -24,10 +28,15 @@ struct View {
   const uint16_t* bf16_row(int64_t i) const {
     return static_cast<const uint16_t*>(data) + i * stride;
   }
-  // The same memory, fewer rows or columns. Of kF32.
-  View Rows(int64_t begin, int64_t count) const { return {row(begin), count, cols, stride, type}; }
-  View Cols(int64_t begin, int64_t count) const {
-    return {f32() + begin, rows, count, stride, type};
+  // The same memory, fewer rows or columns.
+  View Rows(int64_t begin, int64_t count) const {
+    return {At(begin * stride), count, cols, stride, type};
+  }
+  View Cols(int64_t begin, int64_t count) const { return {At(begin), rows, count, stride, type}; }
+
+ private:
+  void* At(int64_t elements) const {
+    return static_cast<char*>(data) + elements * ElementBytes(type);
   }
 };
 

@@ -67,10 +67,10 @@ void KernelProfile::Gemm(View y, View a, View b, KernelTable::Gemm options) {
   const char* pass = options.transpose_a   ? " gradient"
                      : options.transpose_b ? " forward"
                                            : " backward";
-  const auto weight = g_profile->names_.find(b.data);
-  const bool frozen = weight != g_profile->names_.end();
+  auto weight = g_profile->names_.upper_bound(b.data);
+  const bool frozen = weight != g_profile->names_.begin() && b.data < (--weight)->second.end;
   const int64_t k = options.transpose_a ? a.rows : a.cols;
-  const Timer timer(StrCat(frozen ? weight->second : "adapters", pass),
+  const Timer timer(StrCat(frozen ? weight->second.name : "adapters", pass),
                     2.0 * static_cast<double>(y.rows) * static_cast<double>(y.cols * k));
   g_profile->inner_.gemm(y, a, b, options);
 }
@@ -101,8 +101,8 @@ KernelProfile::KernelProfile(const KernelTable& kernels, WeightSource& weights)
   Wrap<&KernelTable::rotary>("rotary");
   Wrap<&KernelTable::swiglu>("swiglu");
   Wrap<&KernelTable::swiglu_backward>("swiglu backward");
+  Wrap<&KernelTable::fold_softmax>("cross entropy");
   Wrap<&KernelTable::cross_entropy>("cross entropy");
-  Wrap<&KernelTable::cross_entropy_forward>("cross entropy forward");
   Wrap<&KernelTable::gather_rows>("gather rows");
   Wrap<&KernelTable::scatter_add_rows>("scatter rows");
   Wrap<&KernelTable::add>("add");
@@ -121,7 +121,7 @@ KernelProfile::~KernelProfile() {
 void KernelProfile::LearnNames(WeightSource& weights) {
   const auto learn = [this](const FrozenMat& matrix, const char* name) {
     if (matrix.data.data != nullptr) {
-      names_[matrix.data.data] = name;
+      names_[matrix.data.data] = {.end = matrix.data.Rows(matrix.out, 0).data, .name = name};
     }
   };
   for (int64_t layer = 0; layer < weights.params().n_layers; ++layer) {

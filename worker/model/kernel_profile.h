@@ -49,7 +49,12 @@ class KernelProfile {
 
   const KernelTable& inner_;
   KernelTable timed_;
-  std::map<const void*, const char*> names_;  // of frozen weights, by their first element
+  struct Named {
+    const void* end;
+    const char* name;
+  };
+  // Of frozen weights, by their first element: a product may take a part of one.
+  std::map<const void*, Named> names_;
   std::map<std::string, OperationTime> times_;
 };
 

@@ -7,10 +7,6 @@
 namespace mft {
 
 namespace {
-constexpr int64_t kChunkElements = int64_t{4} << 20;
-constexpr int64_t kMinChunkRows = 32;
-constexpr int64_t kMaxChunkRows = 512;
-
 void Zero(View view) {
   for (int64_t i = 0; i < view.rows; ++i) {
     std::memset(view.row(i), 0, static_cast<size_t>(view.cols) * sizeof(float));
@@ -24,14 +20,16 @@ void ForChunks(const KernelTable& kernels,
                const LossRows& rows,
                const LossScratch& scratch,
                const Body& body) {
-  const size_t size = static_cast<size_t>(scratch.logits.rows);
+  const auto size = static_cast<size_t>(scratch.logits.rows);
   for (size_t begin = 0; begin < rows.index.size(); begin += size) {
     const size_t count = std::min(size, rows.index.size() - begin);
     const auto chunk_rows = static_cast<int64_t>(count);
     const LossScratch chunk{.hidden = scratch.hidden.Rows(0, chunk_rows),
                             .norm = scratch.norm.Rows(0, chunk_rows),
-                            .d_hidden = scratch.d_hidden.Rows(0, chunk_rows),
-                            .logits = scratch.logits.Rows(0, chunk_rows)};
+                            .sums = scratch.sums.Rows(0, chunk_rows),
+                            .logits = scratch.logits.Rows(0, chunk_rows),
+                            .state = scratch.state,
+                            .factors = scratch.factors};
     kernels.gather_rows(chunk.hidden, hidden, rows.index.data() + begin);
     body(chunk,
          LossRows{rows.index.subspan(begin, count),
@@ -39,12 +37,41 @@ void ForChunks(const KernelTable& kernels,
                   rows.weight.subspan(begin, count)});
   }
 }
-}  // namespace
 
-int64_t LossChunkRows(int64_t vocab_size) {
-  const int64_t rows = kChunkElements / vocab_size / kMinChunkRows * kMinChunkRows;
-  return std::clamp(rows, kMinChunkRows, kMaxChunkRows);
+// The sum of row_weight * cross entropy of the chunk in scratch.hidden; with `gradient`
+// scratch.sums becomes the gradient of the norm. One pass over the output matrix: a block of it is
+// near for both products.
+double FoldVocabulary(const KernelTable& kernels,
+                      const HeadWeights& head,
+                      float eps,
+                      const LossScratch& s,
+                      const LossRows& rows,
+                      bool gradient) {
+  kernels.rms_norm(s.norm, s.hidden, head.norm, eps);
+  for (int64_t first = 0; first < head.output.out; first += s.logits.cols) {
+    const int64_t count = std::min(s.logits.cols, head.output.out - first);
+    const FrozenMat block = head.output.Rows(first, count);
+    const View logits = s.logits.Cols(0, count);
+    MatMul(kernels, logits, s.norm, block, 0);
+    const bool has_sums = gradient && first > 0;
+    kernels.fold_softmax(s.state, logits, first, rows.target.data(), has_sums ? s.sums : View{});
+    if (gradient) {
+      MatMulT(kernels, s.sums, logits, block, has_sums ? 1 : 0);
+    }
+  }
+  float* exp_factor = s.factors.row(0);
+  float* target_factor = s.factors.row(1);
+  const double sum =
+      kernels.cross_entropy(s.state, s.norm.rows, rows.weight.data(), exp_factor, target_factor);
+  if (gradient) {
+    kernels.scale_rows(s.sums, exp_factor);
+    kernels.gather_rows(s.norm, head.output.data, rows.target.data());
+    kernels.scale_rows(s.norm, target_factor);
+    kernels.add(s.sums, s.norm);
+  }
+  return sum;
 }
+}  // namespace
 
 double HeadLoss(const KernelTable& kernels,
                 const HeadWeights& head,
@@ -54,8 +81,7 @@ double HeadLoss(const KernelTable& kernels,
                 const LossScratch& scratch) {
   double sum = 0;
   ForChunks(kernels, hidden, rows, scratch, [&](const LossScratch& s, const LossRows& chunk) {
-    HeadLogits(kernels, head, eps, s.hidden, s.norm, s.logits);
-    sum += kernels.cross_entropy_forward(s.logits, chunk.target.data(), chunk.weight.data());
+    sum += FoldVocabulary(kernels, head, eps, s, chunk, false);
   });
   return sum;
 }
@@ -72,12 +98,10 @@ double HeadLossBackward(const KernelTable& kernels,
     const int64_t end = chunk.index.back() + 1;
     Zero(hidden.Rows(done, end - done));  // this chunk's rows are gathered, those between unused
     done = end;
-    HeadLogits(kernels, head, eps, s.hidden, s.norm, s.logits);
-    sum += kernels.cross_entropy(s.logits, chunk.target.data(), chunk.weight.data());
-    MatMulT(kernels, s.norm, s.logits, head.output, 0);
-    Zero(s.d_hidden);
-    kernels.rms_norm_backward(s.d_hidden, s.norm, s.hidden, head.norm, eps);
-    kernels.scatter_add_rows(hidden, s.d_hidden, chunk.index.data());
+    sum += FoldVocabulary(kernels, head, eps, s, chunk, true);
+    Zero(s.norm);
+    kernels.rms_norm_backward(s.norm, s.sums, s.hidden, head.norm, eps);
+    kernels.scatter_add_rows(hidden, s.norm, chunk.index.data());
   });
   Zero(hidden.Rows(done, hidden.rows - done));
   return sum;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Final norm, output head and cross entropy on the rows that carry loss, in chunks: full logits
-// never exist.
+// Final norm, output head and cross entropy on the rows that carry loss, a chunk of rows and
+// a block of the vocabulary at a time: logits are never kept.
 #pragma once
 
 #include <cstdint>
@@ -17,17 +17,15 @@ struct LossRows {
   std::span<const float> weight;    // [R] row weights: already normalised, applied once
 };
 
-// Letters: C rows of a chunk, D width, V vocabulary.
+// Letters: C rows of a chunk, D width, B columns of a block of the vocabulary.
 struct LossScratch {
-  View hidden;    // [C, D] gathered rows
-  View norm;      // [C, D] normed; then gradients of it
-  View d_hidden;  // [C, D]
-  View logits;    // [C, V]
+  View hidden;                    // [C, D] gathered rows
+  View norm;                      // [C, D] normed; then gradients of the rows
+  View sums;                      // [C, D] gradients of the norm
+  View logits;                    // [C, B]
+  SoftmaxState* state = nullptr;  // [C]
+  View factors;                   // [2, C]
 };
-
-// Rows of a chunk, a multiple of 32: as many as keep the logits within 16 MiB, so that they stay
-// near the cache, at least 32.
-int64_t LossChunkRows(int64_t vocab_size);
 
 // Returns the sum of weight * cross entropy (fp64) for the final residual stream `hidden` [T, D].
 double HeadLoss(const KernelTable& kernels,

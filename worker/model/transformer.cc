@@ -202,7 +202,7 @@ double Transformer::ForwardBackward(const Rows& rows) {
                                       static_cast<float>(params_.norm_eps),
                                       inputs_.back().Rows(0, count),
                                       loss.rows(),
-                                      LossScratchViews());
+                                      loss_);
   Backward();
   dropout_.probability = 0;
   return sum;
@@ -219,7 +219,7 @@ double Transformer::Loss(const Rows& rows) {
                   static_cast<float>(params_.norm_eps),
                   inputs_.back().Rows(0, static_cast<int64_t>(rows.tokens.size())),
                   loss.rows(),
-                  LossScratchViews());
+                  loss_);
 }
 
 void Transformer::AllLogits(std::span<const int32_t> tokens,
@@ -227,13 +227,13 @@ void Transformer::AllLogits(std::span<const int32_t> tokens,
                             std::span<float> out) {
   Forward(tokens, cu_seqlens);
   const auto rows = static_cast<int64_t>(tokens.size());
-  for (int64_t begin = 0; begin < rows; begin += loss_norm_.rows) {
-    const int64_t count = std::min(loss_norm_.rows, rows - begin);
+  for (int64_t begin = 0; begin < rows; begin += loss_.norm.rows) {
+    const int64_t count = std::min(loss_.norm.rows, rows - begin);
     HeadLogits(kernels_,
                weights_.head(),
                static_cast<float>(params_.norm_eps),
                inputs_.back().Rows(begin, count),
-               loss_norm_.Rows(0, count),
+               loss_.norm.Rows(0, count),
                MatrixView(out.data() + begin * params_.vocab_size, count, params_.vocab_size));
   }
 }
@@ -271,7 +271,7 @@ void Transformer::Extend(std::span<const int32_t> tokens, std::span<float> logit
              weights_.head(),
              static_cast<float>(params_.norm_eps),
              inputs_.back().Rows(rows - 1, 1),
-             loss_norm_.Rows(0, 1),
+             loss_.norm.Rows(0, 1),
              MatrixView(logits.data(), 1, params_.vocab_size));
 }
 

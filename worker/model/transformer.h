@@ -115,9 +115,6 @@ class Transformer {
   void Forward(std::span<const int32_t> tokens, std::span<const int32_t> cu_seqlens);
   void Backward();
   LossLists CollectLossRows(const Rows& rows) const;
-  LossScratch LossScratchViews() const {
-    return {loss_hidden_, loss_norm_, loss_d_hidden_, logits_};
-  }
 
   WeightSource& weights_;
   const LoraStore& adapters_;
@@ -141,7 +138,7 @@ class Transformer {
   std::vector<Saved> saved_;
   std::vector<View> inputs_;  // [layers + 1]
   BlockScratch scratch_;
-  View loss_hidden_, loss_norm_, loss_d_hidden_, logits_;
+  LossScratch loss_;
   std::vector<View> cache_keys_, cache_values_;  // [layers] of [cache_rows, K E]
   int64_t cache_used_ = 0;
 };

@@ -50,9 +50,12 @@ int64_t Bytes(int64_t rows, int64_t cols) {
   return static_cast<int64_t>(Arena::Bytes(rows, cols));
 }
 
-int64_t HeadRows(const ModelParams& params, const TransformerOptions& options) {
-  return options.training || options.cache_rows == 0 ? LossChunkRows(params.vocab_size) : 1;
+int64_t HeadRowsOf(const TransformerOptions& options) {
+  return options.training || options.cache_rows == 0 ? std::min(kHeadRows, options.max_rows) : 1;
 }
+
+// A SoftmaxState for each row.
+constexpr int64_t kStateFloats = sizeof(SoftmaxState) / sizeof(float);
 
 // A conversation's tokens are at most max_rows a call, whatever their positions.
 int64_t TileRowsOf(const TransformerOptions& options) {
@@ -85,8 +88,9 @@ MemoryPlan Transformer::PlanMemory(const ModelParams& params,
   const int64_t cache =
       Bytes(options.cache_rows, params.n_kv_heads * params.head_dim) * params.n_layers * 2;
   plan.kv_cache = options.cache_rows > 0 ? cache : 0;
-  const int64_t chunk = HeadRows(params, options);
-  plan.loss = 3 * Bytes(chunk, params.dim) + Bytes(chunk, params.vocab_size);
+  const int64_t chunk = HeadRowsOf(options);
+  plan.loss = 3 * Bytes(chunk, params.dim) + Bytes(chunk, HeadColumns(params)) +
+              Bytes(chunk, kStateFloats) + Bytes(2, chunk);
   plan.work = WorkBytes(PolicyOf(options), params, inner, sizeof(float), TileRowsOf(options)) +
               kMaxWorkViews * static_cast<int64_t>(Arena::kAlignment);
   plan.work += options.dropout > 0 ? Bytes(kDropoutRows, WidestInput(params)) : 0;
@@ -119,11 +123,14 @@ void Transformer::TakeMemory() {
   }
   // The head works between the passes, when no block does.
   const size_t shared = arena_.used();
-  const int64_t chunk = HeadRows(params_, options_);
-  loss_hidden_ = arena_.Take(chunk, params_.dim);
-  loss_norm_ = arena_.Take(chunk, params_.dim);
-  loss_d_hidden_ = arena_.Take(chunk, params_.dim);
-  logits_ = arena_.Take(chunk, params_.vocab_size);
+  const int64_t chunk = HeadRowsOf(options_);
+  loss_ = {.hidden = arena_.Take(chunk, params_.dim),
+           .norm = arena_.Take(chunk, params_.dim),
+           .sums = arena_.Take(chunk, params_.dim),
+           .logits = arena_.Take(chunk, HeadColumns(params_))};
+  loss_.state =
+      new (arena_.Take(chunk, kStateFloats).data) SoftmaxState[static_cast<size_t>(chunk)];
+  loss_.factors = arena_.Take(2, chunk);
   arena_.Rewind(shared);
   TakeWorkMemory();
 }

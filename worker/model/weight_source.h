@@ -23,6 +23,10 @@ struct FrozenMat {
   WeightFormat format = WeightFormat::kF32;
   int64_t out = 0;
   int64_t in = 0;
+  // Outputs [begin, begin + count) alone.
+  FrozenMat Rows(int64_t begin, int64_t count) const {
+    return {data.Rows(begin, count), format, count, in};
+  }
 };
 
 // y [T, out] = x W' + beta y

@@ -195,7 +195,7 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
                   .bf16_weights = HasBf16Weights(*session->weights),
                   .chunk_rows = ChunkRows(spec.seq_len * spec.batch_size, longest_segment),
                   .min_chunk_rows = longest_segment,
-                  .loss_chunk_rows = LossChunkRows(session->weights->params().vocab_size),
+                  .loss_chunk_rows = kHeadRows,
                   .threads = session->context.threads,
                   .threads_fixed = spec.mftd.threads > 0},
                  point.plan);

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/worker/kernels/testing.h"
+#include "worker/kernels/softmax_row.h"
 
 namespace mft {
 namespace {
@@ -139,36 +140,61 @@ TEST(AttentionRow, BackwardIsThatOfTheSoftmax) {
       1e-8);
 }
 
-double CrossEntropy(Vector logits, int64_t target, double weight = 1, bool gradient = false) {
-  return elementwise::CrossEntropyRow(
-      logits.data(), static_cast<int64_t>(logits.size()), target, weight, gradient);
-}
+// A row folded in blocks of columns, and the gradient that is put together from them.
+struct Folded {
+  Folded(const Vector& logits, int64_t target, size_t block, double weight = 1)
+      : gradient(logits.size()) {
+    SoftmaxRow<double> row;
+    for (size_t first = 0; first < logits.size(); first += block) {
+      const size_t count = std::min(block, logits.size() - first);
+      std::copy_n(logits.begin() + static_cast<int64_t>(first),
+                  count,
+                  gradient.begin() + static_cast<int64_t>(first));
+      const double factor = elementwise::FoldSoftmaxRow(row,
+                                                        gradient.data() + first,
+                                                        static_cast<int64_t>(count),
+                                                        target - static_cast<int64_t>(first),
+                                                        first == 0);
+      elementwise::ScaleRow(gradient.data(), static_cast<int64_t>(first), factor);
+    }
+    loss = weight * elementwise::CrossEntropyOf(row);
+    EXPECT_EQ(gradient[static_cast<size_t>(target)], 0);
+    elementwise::ScaleRow(gradient.data(), static_cast<int64_t>(gradient.size()), weight / row.sum);
+    gradient[static_cast<size_t>(target)] = weight * elementwise::TargetGradientOf(row);
+  }
+  double loss = 0;
+  Vector gradient;
+};
 
-TEST(CrossEntropy, IsLogSumExpMinusTheTarget) {
-  // More than one of its blocks.
-  const Vector logits = NormalDoubles(2500, 11);
+TEST(CrossEntropy, IsLogSumExpMinusTheTargetInBlocksOfAnySize) {
+  const Vector logits = NormalDoubles(2500, 11);  // more than one of its inner blocks
   double sum = 0;
   for (const double logit : logits) {
     sum += std::exp(logit);
   }
-  const double expected = std::log(sum) - logits[2100];
-  EXPECT_NEAR(CrossEntropy(logits, 2100), expected, 1e-12);
-  EXPECT_NEAR(CrossEntropy(logits, 2100, 0.5, true), expected, 1e-12);
+  for (const size_t block : {1, 7, 1000, 2100, 2101, 2500}) {
+    EXPECT_NEAR(Folded(logits, 2100, block).loss, std::log(sum) - logits[2100], 1e-12) << block;
+  }
 }
 
-TEST(CrossEntropy, LeavesTheWeightedGradientInPlace) {
+TEST(CrossEntropy, LeavesThePartsOfTheGradient) {
   const Vector logits = NormalDoubles(kWidth, 12);
-  Vector gradient = logits;
-  elementwise::CrossEntropyRow(gradient.data(), kWidth, 5, 0.75, true);
-  EXPECT_LT(RelativeError(gradient,
-                          NumericGradient(
-                              [](const Vector& at) { return 0.75 * CrossEntropy(at, 5); }, logits)),
-            1e-8);
+  for (const size_t block : {3, 64, 1000}) {
+    EXPECT_LT(RelativeError(
+                  Folded(logits, 5, block, 0.75).gradient,
+                  NumericGradient([&](const Vector& at) { return Folded(at, 5, block, 0.75).loss; },
+                                  logits)),
+              1e-8)
+        << block;
+  }
 }
 
 TEST(CrossEntropy, OfHugeLogitsDoesNotOverflow) {
-  EXPECT_NEAR(CrossEntropy({1e4, 1e4 - 1, -1e4}, 0), std::log1p(std::exp(-1.0)), 1e-12);
-  EXPECT_NEAR(CrossEntropy({1e4, -1e4}, 1), 2e4, 1e-9);
+  for (const size_t block : {1, 3}) {
+    EXPECT_NEAR(Folded({1e4, 1e4 - 1, -1e4}, 0, block).loss, std::log1p(std::exp(-1.0)), 1e-12);
+    EXPECT_NEAR(Folded({-1e4, 1e4}, 0, block).loss, 2e4, 1e-9);
+    EXPECT_NEAR(Folded({-1e4, 1e4}, 0, block).gradient[0], -1, 1e-12);
+  }
 }
 
 }  // namespace

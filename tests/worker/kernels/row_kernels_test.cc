@@ -6,6 +6,7 @@
 
 #include "tests/worker/kernels/testing.h"
 #include "worker/kernels/elementwise.h"
+#include "worker/kernels/softmax_row.h"
 
 namespace mft {
 namespace {
@@ -134,39 +135,45 @@ TEST_P(RowKernels, SwigluAndItsBackward) {
   EXPECT_LT(RelativeError(up.values(), u), kTolerance);
 }
 
-TEST_P(RowKernels, CrossEntropySumsWeightedRowsAndReplacesLogits) {
+TEST_P(RowKernels, CrossEntropyFoldsBlocksAndScalesTheSumsOfThoseBefore) {
   Gapped logits(1, 5);
+  Gapped sums(2);
   const std::vector<int32_t> target = {0, 130, 7, 64, 1, 99, 3};
   const std::vector<float> weight = {0.5F, 1.0F, 0.0F, 0.25F, 2.0F, 1e-4F, 1.0F};
+  constexpr int64_t kSplit = 60;
   auto expected = logits.doubles();
-  double expected_sum = 0;
+  auto expected_sums = sums.doubles();
+  double expected_loss = 0;
+  std::vector<double> exp_factors;
+  std::vector<double> target_factors;
   for (int64_t i = 0; i < kRows; ++i) {
     const auto at = static_cast<size_t>(i);
-    expected_sum += weight[at] *
-                    elementwise::CrossEntropyRow(
-                        expected.data() + i * kWidth, kWidth, target[at], double{weight[at]}, true);
+    SoftmaxRow<double> row;
+    double* columns = expected.data() + i * kWidth;
+    elementwise::FoldSoftmaxRow(row, columns, kSplit, int64_t{target[at]}, true);
+    elementwise::ScaleRow(expected_sums.data() + i * kWidth,
+                          kWidth,
+                          elementwise::FoldSoftmaxRow(
+                              row, columns + kSplit, kWidth - kSplit, target[at] - kSplit, false));
+    expected_loss += weight[at] * elementwise::CrossEntropyOf(row);
+    exp_factors.push_back(weight[at] / row.sum);
+    target_factors.push_back(weight[at] * elementwise::TargetGradientOf(row));
   }
-  const auto before = logits.values();
-  EXPECT_NEAR(
-      kernels().cross_entropy_forward(logits.view(), target.data(), weight.data()) / expected_sum,
-      1,
-      1e-6);
-  EXPECT_EQ(logits.values(), before);
-  EXPECT_NEAR(
-      kernels().cross_entropy(logits.view(), target.data(), weight.data()) / expected_sum, 1, 1e-6);
+  std::vector<SoftmaxState> state(kRows);
+  const View view = logits.view();
+  kernels().fold_softmax(state.data(), view.Cols(0, kSplit), 0, target.data(), View{});
+  kernels().fold_softmax(
+      state.data(), view.Cols(kSplit, kWidth - kSplit), kSplit, target.data(), sums.view());
   EXPECT_LT(RelativeError(logits.values(), expected), kTolerance);
-}
-
-TEST_P(RowKernels, ARowWithoutWeightAddsNothingEvenIfItsLossIsInfinite) {
-  std::vector<float> logits = {0.0F, -INFINITY, 0.0F, 1.0F};
-  const std::vector<int32_t> target = {1, 0};
-  const std::vector<float> weight = {0.0F, 1.0F};
-  EXPECT_NEAR(
-      kernels().cross_entropy(MatrixView(logits.data(), 2, 2), target.data(), weight.data()),
-      std::log(1 + std::exp(1.0)),
-      1e-6);
-  EXPECT_EQ(logits[0], 0.0F);
-  EXPECT_EQ(logits[1], 0.0F);
+  EXPECT_LT(RelativeError(sums.values(), expected_sums), kTolerance);
+  std::vector<float> factors(2 * kRows);
+  EXPECT_NEAR(kernels().cross_entropy(
+                  state.data(), kRows, weight.data(), factors.data(), factors.data() + kRows) /
+                  expected_loss,
+              1,
+              1e-6);
+  target_factors.insert(target_factors.begin(), exp_factors.begin(), exp_factors.end());
+  EXPECT_LT(RelativeError(factors, target_factors), kTolerance);
 }
 
 TEST_P(RowKernels, GatherAndScatter) {
