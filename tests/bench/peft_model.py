@@ -54,7 +54,7 @@ def hugging_face_tensors(tensors, shape):
 
 
 def write_models(directory, name):
-    """Writes <directory>/mistral and <directory>/hf, fp32."""
+    """Writes <directory>/mistral and <directory>/hf, fp32, and <directory>/mistral-bf16."""
     shape = SHAPES[name]
     tensors = mistral_tensors(shape)
     mistral, hf = pathlib.Path(directory, "mistral"), pathlib.Path(directory, "hf")
@@ -62,6 +62,10 @@ def write_models(directory, name):
     hf.mkdir(parents=True)
     save_file(tensors, mistral / "consolidated.safetensors")
     (mistral / "params.json").write_text(json.dumps({**shape, "norm_eps": 1e-5, "vocab_size": VOCABULARY, "rope_theta": 10000.0}))
+    narrow = pathlib.Path(directory, "mistral-bf16")
+    narrow.mkdir()
+    save_file({key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()}, narrow / "consolidated.safetensors")
+    (narrow / "params.json").write_text((mistral / "params.json").read_text())
     save_file(hugging_face_tensors(tensors, shape), hf / "model.safetensors", metadata={"format": "pt"})
     (hf / "config.json").write_text(json.dumps({
         "architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_size": shape["dim"], "intermediate_size": shape["hidden_dim"],
