@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPU's kernel table: rows are shared out over OpenMP threads, each row is done by the
 // instruction set's body.
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <stdexcept>
@@ -63,6 +64,66 @@ double CrossEntropy(const SoftmaxState* state,
     target_factor[i] = static_cast<float>(weight * elementwise::TargetGradientOf(state[i]));
     return weight * elementwise::CrossEntropyOf(state[i]);
   });
+}
+
+template <RowsOf kRows>
+void SoftmaxGradient(View logits,
+                     const SoftmaxState* state,
+                     int64_t first,
+                     const int32_t* target,
+                     const float* exp_factor,
+                     const float* target_factor) {
+  ForRows(logits.rows, [&](int64_t i) {
+    kRows().exp_row(logits.row(i), logits.cols, 1, state[i].max);
+    kRows().scale(logits.row(i), logits.cols, exp_factor[i]);
+    if (target[i] >= first && target[i] < first + logits.cols) {
+      logits.row(i)[target[i] - first] = target_factor[i];
+    }
+  });
+}
+
+// Sums over rows, shared out by columns, so that a sum has one order: calls body(begin, end).
+constexpr int64_t kStripe = 64;
+template <typename Body>
+void ForStripes(int64_t cols, const Body& body) {
+  ForRows((cols + kStripe - 1) / kStripe,
+          [&](int64_t stripe) { body(stripe * kStripe, std::min(cols, (stripe + 1) * kStripe)); });
+}
+
+template <RowsOf kRows>
+void RmsNormWeightGradient(float* d_weight, View dy, View x, float eps) {
+  std::vector<float> inverse_rms(static_cast<size_t>(x.rows));
+  ForRows(x.rows, [&](int64_t i) {
+    inverse_rms[static_cast<size_t>(i)] = kRows().inverse_rms(x.row(i), x.cols, eps);
+  });
+  ForStripes(x.cols, [&](int64_t begin, int64_t end) {
+    std::array<double, kStripe> sum{};
+    for (int64_t i = 0; i < x.rows; ++i) {
+      const double r = inverse_rms[static_cast<size_t>(i)];
+      for (int64_t j = begin; j < end; ++j) {
+        sum[static_cast<size_t>(j - begin)] += r * dy.row(i)[j] * x.row(i)[j];
+      }
+    }
+    for (int64_t j = begin; j < end; ++j) {
+      d_weight[j] += static_cast<float>(sum[static_cast<size_t>(j - begin)]);
+    }
+  });
+}
+
+template <RowsOf kRows>
+void AccumulateRows(View y, View x, const int32_t* index) {
+  ForStripes(x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t i = 0; i < x.rows; ++i) {
+      kRows().add(y.row(index[i]) + begin, x.row(i) + begin, end - begin);
+    }
+  });
+}
+
+template <RowsOf kRows>
+void AddTrainingKernels(KernelTable& table) {
+  table.rms_norm_weight_gradient = RmsNormWeightGradient<kRows>;
+  table.softmax_gradient = SoftmaxGradient<kRows>;
+  table.accumulate_rows = AccumulateRows<kRows>;
 }
 
 template <RowsOf kRows>
@@ -168,6 +229,7 @@ KernelTable MakeTable(std::string_view name) {
   };
   table.dropout = DropRows<kRows>;
   AddExpertKernels<kRows>(table);
+  AddTrainingKernels<kRows>(table);
   return table;
 }
 

@@ -13,7 +13,7 @@
 
 namespace mft {
 
-inline constexpr int kKernelTableVersion = 4;
+inline constexpr int kKernelTableVersion = 5;
 
 struct AttentionShape {
   int64_t heads = 0;     // H
@@ -59,6 +59,9 @@ struct KernelTable {
   // dx [T, D] += gradient of rms_norm at x for dy
   void (*rms_norm_backward)(View dx, View dy, View x, const float* weight, float eps) = nullptr;
 
+  // d_weight [D] += sum over rows of dy x / sqrt(mean(x^2) + eps): rms_norm's own weight's gradient
+  void (*rms_norm_weight_gradient)(float* d_weight, View dy, View x, float eps) = nullptr;
+
   // Rotates the pairs (2j, 2j+1) of each head of x [T, heads E] in place by the angle of
   // `position`; table [positions, E/2, (cos, sin)]. `backward` rotates the other way.
   void (*rotary)(View x,
@@ -101,10 +104,21 @@ struct KernelTable {
                           float* exp_factor,
                           float* target_factor) = nullptr;
 
+  // After cross_entropy, of logits computed again (a full fine-tuning multiplies by them twice):
+  // they become row_weight * (softmax - onehot(target)).
+  void (*softmax_gradient)(View logits,
+                           const SoftmaxState* state,
+                           int64_t first,
+                           const int32_t* target,
+                           const float* exp_factor,
+                           const float* target_factor) = nullptr;
+
   // y [T, D]: rows `index` of table, which may be bf16.
   void (*gather_rows)(View y, View table, const int32_t* index) = nullptr;
   // y [.., D]: row index[i] += x row i. Indices must be distinct.
   void (*scatter_add_rows)(View y, View x, const int32_t* index) = nullptr;
+  // The same for indices that repeat, in the order of the rows.
+  void (*accumulate_rows)(View y, View x, const int32_t* index) = nullptr;
   // y += x
   void (*add)(View y, View x) = nullptr;
   // y = dropout(x), or y += dropout(x). [T, I]; y may be x.

@@ -26,6 +26,7 @@ struct RowKernels {
   void (*rotary)(float* x, const float* table, int64_t heads, int64_t head_dim, float sign);
   void (*swiglu)(float* act, const float* gate, const float* up, int64_t n);
   float (*swiglu_backward)(float* d_act, float* gate, float* up, int64_t n);
+  float (*inverse_rms)(const float* x, int64_t n, float eps);
   float (*max_of)(const float* x, int64_t n);
   float (*dot)(const float* x, const float* y, int64_t n);
   float (*exp_row)(float* scores, int64_t n, float scale, float shift);

@@ -32,6 +32,8 @@ static constexpr RowKernels kRowKernels = {
         [](float* d_act, float* gate, float* up, int64_t n) {
           return elementwise::SwigluBackwardRow(d_act, gate, up, n);
         },
+    .inverse_rms =
+        [](const float* x, int64_t n, float eps) { return elementwise::InverseRms(x, n, eps); },
     .max_of = [](const float* x, int64_t n) { return elementwise::MaxOf(x, n); },
     .dot = [](const float* x, const float* y, int64_t n) { return elementwise::Dot(x, y, n); },
     .exp_row =

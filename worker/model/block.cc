@@ -58,6 +58,9 @@ void BackwardAttention(const BlockContext& c,
   const View d_o = Inner(scratch.d_inner, lora.o);
   LoraBackwardInner(c.kernels, lora.o, d_o, Inner(s.lora_inner, lora.o), {&o, 1});
   LoraBackwardA(c.kernels, lora.o, d_o, s.attention, DropoutAt(c, DropoutSite::kO));
+  if (w.grads != nullptr) {
+    AddWeightGrad(c.kernels, w.grads->wo, dx, s.attention);
+  }
   if (!need_dx && lora.qkv.inner_cols == 0) {
     return;
   }
@@ -78,14 +81,24 @@ void BackwardAttention(const BlockContext& c,
   const auto qkv = Qkv(w, scratch.dq, scratch.dk, scratch.dv);
   const View d_qkv = Inner(scratch.d_inner, lora.qkv);
   LoraBackwardInner(c.kernels, lora.qkv, d_qkv, Inner(s.lora_inner, lora.qkv), qkv);
-  if (lora.qkv.inner_cols > 0) {
+  if (lora.qkv.inner_cols > 0 || w.grads != nullptr) {
     c.kernels.rms_norm(scratch.late_norm, s.input, w.attention_norm, Eps(c));
     LoraBackwardA(c.kernels, lora.qkv, d_qkv, scratch.late_norm, DropoutAt(c, DropoutSite::kQkv));
+  }
+  if (w.grads != nullptr) {
+    AddWeightGrad(c.kernels, w.grads->wq, scratch.dq, scratch.late_norm);
+    AddWeightGrad(c.kernels, w.grads->wk, scratch.dk, scratch.late_norm);
+    AddWeightGrad(c.kernels, w.grads->wv, scratch.dv, scratch.late_norm);
   }
   if (need_dx) {
     LoraBackwardInput(
         c.kernels, lora.qkv, scratch.late_norm, d_qkv, qkv, DropoutAt(c, DropoutSite::kQkv));
-    c.kernels.rms_norm_backward(dx, scratch.late_norm, s.input, w.attention_norm, Eps(c));
+    BackwardNorm(c,
+                 dx,
+                 scratch.late_norm,
+                 s.input,
+                 w.attention_norm,
+                 w.grads == nullptr ? nullptr : w.grads->attention_norm);
   }
 }
 }  // namespace

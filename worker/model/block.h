@@ -81,9 +81,10 @@ void BlockForwardCached(const BlockContext& context,
                         View out);
 
 // dx [T, D]: gradient of `out` in, gradient of `input` out. Adds the adapters' gradients to their
-// views. Computes again what the context's policy did not keep; uses up gate and up, reads the
-// other slots that were kept. Without `need_dx` (no adapter below this block) dx is left undefined
-// and the products for it are spared.
+// views, and those of weights that are trained themselves (BlockWeights::grads; REQUIRES need_dx).
+// Computes again what the context's policy did not keep; uses up gate and up, reads the other slots
+// that were kept. Without `need_dx` (no adapter below this block) dx is left undefined and the
+// products for it are spared.
 void BlockBackward(const BlockContext& context,
                    const BlockWeights& weights,
                    const BlockAdapters& adapters,

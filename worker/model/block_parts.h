@@ -16,6 +16,15 @@ inline InputDropout DropoutAt(const BlockContext& c, DropoutSite site, int64_t b
   return {c.kernels, c.dropout, site, begin};
 }
 
+// dx += gradient of rms_norm at x for dy, and d_weight, if it is trained, that of its weight.
+inline void BackwardNorm(
+    const BlockContext& c, View dx, View dy, View x, const float* weight, float* d_weight) {
+  if (d_weight != nullptr) {
+    c.kernels.rms_norm_weight_gradient(d_weight, dy, x, Eps(c));
+  }
+  c.kernels.rms_norm_backward(dx, dy, x, weight, Eps(c));
+}
+
 inline void CopyRows(View to, View from) {
   for (int64_t i = 0; i < from.rows; ++i) {
     std::memcpy(to.row(i), from.row(i), static_cast<size_t>(from.cols) * sizeof(float));

@@ -48,6 +48,9 @@ void FfnBackwardDown(const Ffn& f, View dy, float* dot) {
     f.kernels.swiglu_backward_dot(f.act, f.gate, f.up, dot);
   }
   LoraBackwardA(f.kernels, group, d_down, f.act, f.drop_down);
+  if (f.grads.present()) {
+    AddWeightGrad(f.kernels, f.grads.w2, dy, f.act);
+  }
   LoraBackwardInner(f.kernels,
                     f.lora.gate_up,
                     Inner(f.d_inner, f.lora.gate_up),
@@ -60,6 +63,10 @@ void FfnBackwardInput(const Ffn& f, View x, View dx) {
   const View d_inner = Inner(f.d_inner, group);
   if (group.inner_cols > 0) {
     LoraBackwardA(f.kernels, group, d_inner, x, f.drop_gate_up);
+  }
+  if (f.grads.present()) {
+    AddWeightGrad(f.kernels, f.grads.w1, f.gate, x);
+    AddWeightGrad(f.kernels, f.grads.w3, f.up, x);
   }
   LoraBackwardInput(f.kernels, group, dx, d_inner, GateUp(f), f.drop_gate_up);
 }

@@ -22,6 +22,8 @@ struct Ffn {
   View d_inner;  // [T, S] backward pass only
   InputDropout drop_gate_up;
   InputDropout drop_down;
+  FfnGrads grads;  // present where the weights are trained
+  bool ReadsInput() const { return lora.gate_up.inner_cols > 0 || grads.present(); }
 };
 
 // gate, up and x A of them, from x [T, D].
@@ -31,11 +33,11 @@ void FfnDown(const Ffn& ffn, View y, float beta);
 // x A of w2 alone.
 void FfnDownInner(const Ffn& ffn);
 
-// From dy [T, D]: gradients of w2's adapter and of w1's and w3's B; gate and up become their
+// From dy [T, D]: gradients of w2, of its adapter and of w1's and w3's B; gate and up become their
 // gradients. `dot` [T], if not null: the sum over a row of dy times what FfnDown adds to y.
 void FfnBackwardDown(const Ffn& ffn, View dy, float* dot);
 // After that: gradients of the A's of w1 and w3 from x [T, D], and then dx [T, D], which may be the
-// memory of x. x is not read where they have no adapter.
+// memory of x. x is read if ReadsInput().
 void FfnBackwardInput(const Ffn& ffn, View x, View dx);
 
 }  // namespace mft

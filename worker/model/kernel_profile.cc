@@ -98,6 +98,9 @@ KernelProfile::KernelProfile(const KernelTable& kernels, WeightSource& weights)
   timed_.attention_backward = AttentionBackward;
   Wrap<&KernelTable::rms_norm>("rms_norm");
   Wrap<&KernelTable::rms_norm_backward>("rms_norm backward");
+  Wrap<&KernelTable::rms_norm_weight_gradient>("rms_norm gradient");
+  Wrap<&KernelTable::softmax_gradient>("cross entropy");
+  Wrap<&KernelTable::accumulate_rows>("accumulate rows");
   Wrap<&KernelTable::rotary>("rotary");
   Wrap<&KernelTable::swiglu>("swiglu");
   Wrap<&KernelTable::swiglu_backward>("swiglu backward");

@@ -2,9 +2,6 @@
 #include "worker/model/lora_store.h"
 
 #include <algorithm>
-#include <cstring>
-
-#include "common/base/status.h"
 
 namespace mft {
 
@@ -36,11 +33,9 @@ LoraStore::LoraStore(const ModelParams& params, LoraStoreOptions options)
     : options_(std::move(options)),
       inner_cols_(LoraInnerColumns(params, options_.rank, options_.target_modules)) {
   Plan(params);
-  master_ = MakeAlignedFloats(size_);
+  AllocateMaster();
   if (options_.training) {
-    grad_ = MakeAlignedFloats(size_);
-    moment1_ = MakeAlignedFloats(size_);
-    moment2_ = MakeAlignedFloats(size_);
+    AllocateTraining();
   }
   for (int64_t layer = 0; layer < params.n_layers; ++layer) {
     blocks_.push_back(MakeBlock(params, layer));
@@ -73,23 +68,6 @@ void LoraStore::PlanGroup(const ModelParams& params, const GroupSpec& spec) {
   }
 }
 
-void LoraStore::AddTensor(std::string name, int64_t rows, int64_t cols) {
-  by_name_.emplace(name, tensors_.size());
-  tensors_.push_back({std::move(name), size_, rows, cols});
-  size_ += rows * cols;
-}
-
-const LoraStore::Tensor* LoraStore::Find(const std::string& name) const {
-  const auto found = by_name_.find(name);
-  return found == by_name_.end() ? nullptr : &tensors_[found->second];
-}
-
-View LoraStore::ViewOf(const std::string& name, float* arena) const {
-  const Tensor* tensor = Find(name);
-  MFT_CHECK(tensor != nullptr, name);
-  return arena == nullptr ? View{} : MatrixView(arena + tensor->offset, tensor->rows, tensor->cols);
-}
-
 LoraGroup LoraStore::MakeGroup(const GroupSpec& spec, int64_t inner_offset) const {
   LoraGroup group{.scale = static_cast<float>(options_.scaling),
                   .rank = options_.rank,
@@ -100,11 +78,11 @@ LoraGroup LoraStore::MakeGroup(const GroupSpec& spec, int64_t inner_offset) cons
     }
     const std::string name = spec.Name(spec.modules[i]);
     if (group.inner_cols == 0) {
-      group.a = ViewOf(name + ".lora_A.weight", master_.get());
-      group.grad_a = ViewOf(name + ".lora_A.weight", grad_.get());
+      group.a = MasterOf(name + ".lora_A.weight");
+      group.grad_a = GradOf(name + ".lora_A.weight");
     }
-    group.parts[i] = {.b = ViewOf(name + ".lora_B.weight", master_.get()),
-                      .grad_b = ViewOf(name + ".lora_B.weight", grad_.get()),
+    group.parts[i] = {.b = MasterOf(name + ".lora_B.weight"),
+                      .grad_b = GradOf(name + ".lora_B.weight"),
                       .inner_col = group.inner_cols};
     group.inner_cols += options_.rank;
   }
@@ -132,14 +110,6 @@ BlockAdapters LoraStore::MakeBlock(const ModelParams& params, int64_t layer) con
     block.experts.push_back(ffn(expert, 0));
   }
   return block;
-}
-
-void LoraStore::ZeroGrad() {
-  std::memset(grad_.get(), 0, training_size() * sizeof(float));
-}
-
-int64_t LoraStore::bytes() const {
-  return static_cast<int64_t>(sizeof(float)) * (size_ + 3 * static_cast<int64_t>(training_size()));
 }
 
 }  // namespace mft

@@ -1,21 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// The trainable weights: LoRA's A and B of every adapted projection, in flat arenas with named
-// views, ordered by reverse block (numerics.md, "LoRA storage"), so that clipping, AdamW and
-// reductions are one pass over one range.
+// LoRA's A and B of every adapted projection, ordered by reverse block (numerics.md, "LoRA
+// storage").
 #pragma once
 
 #include <array>
 #include <cstdint>
-#include <memory>
-#include <span>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "common/checkpoint/activation_plan.h"
 #include "common/checkpoint/model_params.h"
 #include "worker/kernels/view.h"
-#include "worker/model/aligned_floats.h"
+#include "worker/model/param_store.h"
 
 namespace mft {
 
@@ -58,51 +54,24 @@ struct LoraStoreOptions {
   bool training = true;  // false: no gradient and no moments
 };
 
-// Threads: one at a time. Views live as long as the store.
-class LoraStore {
+class LoraStore final : public ParamStore {
  public:
   LoraStore(const ModelParams& params, LoraStoreOptions options);
-
-  struct Tensor {
-    std::string name;    // "layers.0.attention.wq.lora_A.weight"
-    int64_t offset = 0;  // into each arena
-    int64_t rows = 0;
-    int64_t cols = 0;
-  };
-  const std::vector<Tensor>& tensors() const { return tensors_; }  // in arena order
-  const Tensor* Find(const std::string& name) const;               // nullptr: has no such tensor
-  int64_t size() const { return size_; }                           // elements of each arena
-
-  // Flat arenas, all of the same layout. In fp32 the compute copy is the master itself.
-  std::span<float> master() { return {master_.get(), static_cast<size_t>(size_)}; }
-  std::span<const float> master() const { return {master_.get(), static_cast<size_t>(size_)}; }
-  std::span<float> grad() { return {grad_.get(), training_size()}; }
-  std::span<float> moment1() { return {moment1_.get(), training_size()}; }
-  std::span<float> moment2() { return {moment2_.get(), training_size()}; }
-  void ZeroGrad();
 
   const BlockAdapters& block(int64_t layer) const { return blocks_[static_cast<size_t>(layer)]; }
   // Columns of the slots that hold x A of a block.
   const LoraColumns& inner_cols() const { return inner_cols_; }
-  int64_t bytes() const;  // of all arenas
   const LoraStoreOptions& options() const { return options_; }
 
  private:
   struct GroupSpec;
-  size_t training_size() const { return options_.training ? static_cast<size_t>(size_) : 0; }
-  void AddTensor(std::string name, int64_t rows, int64_t cols);
   void Plan(const ModelParams& params);
   void PlanGroup(const ModelParams& params, const GroupSpec& spec);
   LoraGroup MakeGroup(const GroupSpec& spec, int64_t inner_offset) const;
   BlockAdapters MakeBlock(const ModelParams& params, int64_t layer) const;
-  View ViewOf(const std::string& name, float* arena) const;
 
   LoraStoreOptions options_;
-  std::vector<Tensor> tensors_;
-  std::unordered_map<std::string, size_t> by_name_;  // index into tensors_
-  int64_t size_ = 0;
   LoraColumns inner_cols_;
-  AlignedFloats master_, grad_, moment1_, moment2_;
   std::vector<BlockAdapters> blocks_;
 };
 

@@ -71,6 +71,28 @@ double FoldVocabulary(const KernelTable& kernels,
   }
   return sum;
 }
+
+// The same of a head that is trained: its gradient needs the softmax itself, so that the logits are
+// computed again once their sums are known.
+double TrainVocabulary(const KernelTable& kernels,
+                       const HeadWeights& head,
+                       float eps,
+                       const LossScratch& s,
+                       const LossRows& rows) {
+  const double sum = FoldVocabulary(kernels, head, eps, s, rows, false);
+  for (int64_t first = 0; first < head.output.out; first += s.logits.cols) {
+    const int64_t count = std::min(s.logits.cols, head.output.out - first);
+    const FrozenMat block = head.output.Rows(first, count);
+    const View logits = s.logits.Cols(0, count);
+    MatMul(kernels, logits, s.norm, block, 0);
+    kernels.softmax_gradient(
+        logits, s.state, first, rows.target.data(), s.factors.row(0), s.factors.row(1));
+    MatMulT(kernels, s.sums, logits, block, first > 0 ? 1 : 0);
+    AddWeightGrad(kernels, head.grads->output.Rows(first, count), logits, s.norm);
+  }
+  kernels.rms_norm_weight_gradient(head.grads->norm, s.sums, s.hidden, eps);
+  return sum;
+}
 }  // namespace
 
 double HeadLoss(const KernelTable& kernels,
@@ -98,7 +120,8 @@ double HeadLossBackward(const KernelTable& kernels,
     const int64_t end = chunk.index.back() + 1;
     Zero(hidden.Rows(done, end - done));  // this chunk's rows are gathered, those between unused
     done = end;
-    sum += FoldVocabulary(kernels, head, eps, s, chunk, true);
+    sum += head.grads != nullptr ? TrainVocabulary(kernels, head, eps, s, chunk)
+                                 : FoldVocabulary(kernels, head, eps, s, chunk, true);
     Zero(s.norm);
     kernels.rms_norm_backward(s.norm, s.sums, s.hidden, head.norm, eps);
     kernels.scatter_add_rows(hidden, s.norm, chunk.index.data());

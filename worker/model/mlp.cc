@@ -37,18 +37,20 @@ Ffn DenseFfn(const BlockContext& c,
              const BlockWeights& w,
              const BlockAdapters& lora,
              const MlpPiece& p) {
-  return {.kernels = c.kernels,
-          .w1 = w.w1,
-          .w2 = w.w2,
-          .w3 = w.w3,
-          .lora = lora.ffn,
-          .gate = p.gate,
-          .up = p.up,
-          .act = p.act,
-          .inner = p.lora_inner,
-          .d_inner = p.d_inner,
-          .drop_gate_up = DropoutAt(c, DropoutSite::kGateUp, p.begin),
-          .drop_down = DropoutAt(c, DropoutSite::kDown, p.begin)};
+  return {
+      .kernels = c.kernels,
+      .w1 = w.w1,
+      .w2 = w.w2,
+      .w3 = w.w3,
+      .lora = lora.ffn,
+      .gate = p.gate,
+      .up = p.up,
+      .act = p.act,
+      .inner = p.lora_inner,
+      .d_inner = p.d_inner,
+      .drop_gate_up = DropoutAt(c, DropoutSite::kGateUp, p.begin),
+      .drop_down = DropoutAt(c, DropoutSite::kDown, p.begin),
+      .grads = w.grads == nullptr ? FfnGrads{} : FfnGrads{w.grads->w1, w.grads->w2, w.grads->w3}};
 }
 
 // `out` holds the residual.
@@ -77,11 +79,12 @@ void BackwardDense(const BlockContext& c,
     FfnDownInner(ffn);
   }
   FfnBackwardDown(ffn, dx, nullptr);
-  if (lora.ffn.gate_up.inner_cols > 0) {
+  if (ffn.ReadsInput()) {
     c.kernels.rms_norm(p.norm, p.residual, w.ffn_norm, Eps(c));
   }
   FfnBackwardInput(ffn, p.norm, p.norm);
-  c.kernels.rms_norm_backward(dx, p.norm, p.residual, w.ffn_norm, Eps(c));
+  BackwardNorm(
+      c, dx, p.norm, p.residual, w.ffn_norm, w.grads == nullptr ? nullptr : w.grads->ffn_norm);
 }
 }  // namespace
 

@@ -64,7 +64,8 @@ void ForExperts(const BlockContext& c,
                   .inner = slot(ActivationSlot::kLoraInner, p.expert_inner, begin, rows),
                   .d_inner = has_backward ? c.scratch.d_expert_inner.Rows(0, rows) : View{},
                   .drop_gate_up = {c.kernels, dropout, DropoutSite::kGateUp, 0},
-                  .drop_down = {c.kernels, dropout, DropoutSite::kDown, 0}};
+                  .drop_down = {c.kernels, dropout, DropoutSite::kDown, 0},
+                  .grads = w.grads == nullptr ? FfnGrads{} : w.grads->experts[e]};
     body(Expert{.number = number,
                 .rows = rows,
                 .index = routing.rows_of(number),
@@ -123,7 +124,7 @@ void BackwardExperts(const BlockContext& context,
     c.kernels.gather_rows(e.x, dx, e.index);
     c.kernels.scale_rows(e.x, e.weight);
     FfnBackwardDown(e.ffn, e.x, routing.weighted_of(e.number));
-    if (e.ffn.lora.gate_up.inner_cols > 0) {
+    if (e.ffn.ReadsInput()) {
       NormAgain(c, weights, piece, e);
     }
     FfnBackwardInput(e.ffn, e.x, e.x);
@@ -134,7 +135,17 @@ void BackwardExperts(const BlockContext& context,
   c.kernels.route_backward(
       d_logits, routing.Weighted(rows), routing.Weights(rows), routing.chosen());
   MatMulT(c.kernels, d_norm, d_logits, weights.router, 1);
-  c.kernels.rms_norm_backward(dx, d_norm, piece.residual, weights.ffn_norm, Eps(c));
+  if (weights.grads != nullptr) {
+    const View norm = c.scratch.expert_rows.Rows(0, rows);
+    c.kernels.rms_norm(norm, piece.residual, weights.ffn_norm, Eps(c));
+    AddWeightGrad(c.kernels, weights.grads->router, d_logits, norm);
+  }
+  BackwardNorm(c,
+               dx,
+               d_norm,
+               piece.residual,
+               weights.ffn_norm,
+               weights.grads == nullptr ? nullptr : weights.grads->ffn_norm);
 }
 
 }  // namespace mft

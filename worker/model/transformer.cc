@@ -162,6 +162,7 @@ void Transformer::Forward(std::span<const int32_t> tokens, std::span<const int32
 
 // The gradient of the residual stream takes the place of the final one.
 void Transformer::Backward() {
+  const bool trains_embeddings = weights_.head().grads != nullptr;
   for (int64_t layer = params_.n_layers - 1; layer >= 0; --layer) {
     const BlockLease weights = weights_.Acquire(layer, Phase::kBackward);
     for (const Tile& tile : tiles_) {
@@ -170,7 +171,7 @@ void Transformer::Backward() {
                     adapters_.block(layer),
                     SavedOf(layer, tile),
                     inputs_.back().Rows(tile.begin, tile.rows),
-                    layer > 0);
+                    layer > 0 || trains_embeddings);
     }
   }
 }
@@ -204,6 +205,9 @@ double Transformer::ForwardBackward(const Rows& rows) {
                                       loss.rows(),
                                       loss_);
   Backward();
+  if (const HeadGrads* grads = weights_.head().grads; grads != nullptr) {
+    kernels_.accumulate_rows(grads->embeddings, inputs_.back().Rows(0, count), rows.tokens.data());
+  }
   dropout_.probability = 0;
   return sum;
 }

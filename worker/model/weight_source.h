@@ -12,6 +12,7 @@
 #include "common/checkpoint/model_params.h"
 #include "common/checkpoint/safetensors.h"
 #include "worker/kernels/kernels.h"
+#include "worker/model/weight_grads.h"
 
 namespace mft {
 
@@ -45,12 +46,14 @@ struct BlockWeights {
   std::vector<ExpertWeights> experts;     // of a mixture of experts
   const float* attention_norm = nullptr;  // [D] fp32
   const float* ffn_norm = nullptr;        // [D] fp32
+  const BlockGrads* grads = nullptr;      // not null: the block is trained itself
 };
 
 struct HeadWeights {
   FrozenMat embeddings;         // [V, D], rows are gathered
   FrozenMat output;             // [V, D]
   const float* norm = nullptr;  // [D] fp32
+  const HeadGrads* grads = nullptr;
 };
 
 enum class Phase { kForward, kBackward };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "common/base/strings.h"
 #include "common/checkpoint/model_files.h"
 #include "worker/model/aligned_floats.h"
+#include "worker/model/block_names.h"
 #include "worker/model/tensor_values.h"
 #include "worker/model/weight_source.h"
 
@@ -29,29 +29,13 @@ class ResidentWeights final : public WeightSource {
 
  private:
   BlockWeights Block(int64_t layer) {
-    const auto matrix = [&](const char* module) {
-      return Matrix(ProjectionName(layer, module) + ".weight");
-    };
     BlockWeights block;
-    block.wq = matrix("wq");
-    block.wk = matrix("wk");
-    block.wv = matrix("wv");
-    block.wo = matrix("wo");
-    block.attention_norm = Vector(StrCat("layers.", layer, ".attention_norm.weight"));
-    block.ffn_norm = Vector(StrCat("layers.", layer, ".ffn_norm.weight"));
-    if (!params_.moe) {
-      block.w1 = matrix("w1");
-      block.w2 = matrix("w2");
-      block.w3 = matrix("w3");
-      return block;
-    }
-    block.router = Matrix(RouterName(layer));
-    for (int64_t expert = 0; expert < params_.moe->num_experts; ++expert) {
-      const auto of_expert = [&](const char* module) {
-        return Matrix(ExpertProjectionName(layer, expert, module) + ".weight");
-      };
-      block.experts.push_back({of_expert("w1"), of_expert("w2"), of_expert("w3")});
-    }
+    FillBlock(
+        block,
+        params_,
+        layer,
+        [this](const std::string& name) { return Matrix(name); },
+        [this](const std::string& name) { return Vector(name); });
     return block;
   }
 

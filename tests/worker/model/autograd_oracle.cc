@@ -23,9 +23,17 @@
 namespace mft::testing {
 
 namespace {
-at::Tensor RmsNorm(const at::Tensor& x, const float* weight, double eps) {
+at::Tensor Weight(View view, const WeightLeaves& trained) {
+  const auto leaf = trained.find(view.data);
+  return leaf == trained.end() ? ToTensor(view) : leaf->second;
+}
+
+at::Tensor RmsNorm(const at::Tensor& x,
+                   const float* weight,
+                   double eps,
+                   const WeightLeaves& trained) {
   const View w = MatrixView(const_cast<float*>(weight), 1, x.size(1));
-  return x * (x * x).mean(-1, true).add(eps).rsqrt() * ToTensor(w);
+  return x * (x * x).mean(-1, true).add(eps).rsqrt() * Weight(w, trained);
 }
 
 // [T, heads, E] turned by each row's position.
@@ -95,9 +103,10 @@ at::Tensor BlockOracle(const ModelParams& params,
                        const AdapterLeaves& adapters,
                        double scale,
                        const at::Tensor& x,
-                       std::span<const int32_t> cu_seqlens) {
+                       std::span<const int32_t> cu_seqlens,
+                       const WeightLeaves& trained) {
   const auto linear = [&](const std::string& module, const FrozenMat& w, const at::Tensor& input) {
-    const at::Tensor y = at::matmul(input, ToTensor(w.data).t());
+    const at::Tensor y = at::matmul(input, Weight(w.data, trained).t());
     const auto a = adapters.find(module + ".lora_A.weight");
     if (a == adapters.end()) {
       return y;
@@ -105,7 +114,7 @@ at::Tensor BlockOracle(const ModelParams& params,
     const at::Tensor& b = adapters.at(module + ".lora_B.weight");
     return y + scale * at::matmul(at::matmul(input, a->second.t()), b.t());
   };
-  const at::Tensor norm = RmsNorm(x, weights.attention_norm, params.norm_eps);
+  const at::Tensor norm = RmsNorm(x, weights.attention_norm, params.norm_eps, trained);
   const auto heads = [&](const at::Tensor& y, int64_t count) {
     return y.view({y.size(0), count, params.head_dim});
   };
@@ -122,7 +131,7 @@ at::Tensor BlockOracle(const ModelParams& params,
                                   params.rope_theta));
   }
   const at::Tensor h = x + linear("wo", weights.wo, at::cat(documents));
-  const at::Tensor n = RmsNorm(h, weights.ffn_norm, params.norm_eps);
+  const at::Tensor n = RmsNorm(h, weights.ffn_norm, params.norm_eps, trained);
   const auto ffn = [&](const std::string& prefix, const auto& w) {
     const at::Tensor act =
         at::silu(linear(prefix + "w1", w.w1, n)) * linear(prefix + "w3", w.w3, n);
@@ -132,7 +141,7 @@ at::Tensor BlockOracle(const ModelParams& params,
     return h + ffn("", weights);
   }
   // Every expert on every row, and most of them masked: what the code under test never does.
-  const at::Tensor logits = at::matmul(n, ToTensor(weights.router.data).t());
+  const at::Tensor logits = at::matmul(n, Weight(weights.router.data, trained).t());
   const auto [best, chosen] = logits.topk(params.moe->num_experts_per_tok);
   const at::Tensor share = at::zeros_like(logits).scatter(-1, chosen, at::softmax(best, -1));
   at::Tensor out = h;
@@ -147,9 +156,10 @@ at::Tensor BlockOracle(const ModelParams& params,
 at::Tensor LossOracle(const HeadWeights& head,
                       double eps,
                       const at::Tensor& hidden,
-                      const LossRows& rows) {
+                      const LossRows& rows,
+                      const WeightLeaves& trained) {
   const at::Tensor logits =
-      at::matmul(RmsNorm(hidden, head.norm, eps), ToTensor(head.output.data).t());
+      at::matmul(RmsNorm(hidden, head.norm, eps, trained), Weight(head.output.data, trained).t());
   const at::Tensor log_p = at::log_softmax(logits, -1);
   at::Tensor sum = at::full({}, 0.0, at::kDouble);
   for (size_t i = 0; i < rows.index.size(); ++i) {

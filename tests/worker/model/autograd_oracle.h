@@ -22,18 +22,23 @@ at::Tensor ToTensor(View view);  // a float64 copy
 at::Tensor Leaf(View view);      // the same, requires grad
 std::vector<float> ToFloats(const at::Tensor& tensor);
 
+// Weights as leaves, by the address of their first element; others are constants.
+using WeightLeaves = std::map<const void*, at::Tensor>;
+
 // Output [T, D] of a block for `x` [T, D]; documents as in `cu_seqlens`.
 at::Tensor BlockOracle(const ModelParams& params,
                        const BlockWeights& weights,
                        const AdapterLeaves& adapters,
                        double scale,
                        const at::Tensor& x,
-                       std::span<const int32_t> cu_seqlens);
+                       std::span<const int32_t> cu_seqlens,
+                       const WeightLeaves& trained = {});
 
 // Sum of weight * cross entropy of the given rows.
 at::Tensor LossOracle(const HeadWeights& head,
                       double eps,
                       const at::Tensor& hidden,
-                      const LossRows& rows);
+                      const LossRows& rows,
+                      const WeightLeaves& trained = {});
 
 }  // namespace mft::testing
