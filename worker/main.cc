@@ -159,6 +159,7 @@ CLI::App* AddBench(CLI::App& app, BenchArgs& args, int& threads) {
       ->check(CLI::PositiveNumber);
   bench->add_option("--lengths", args.lengths_file, "Or a file: the tokens of each document");
   bench->add_option("--rank", args.rank, "Of the adapters")->check(CLI::Range(1, 4096));
+  bench->add_flag("--full", args.full, "Train every weight, without adapters");
   bench->add_option("--recompute", args.recompute, "nothing, mlp or block")
       ->check(CLI::IsMember({"nothing", "mlp", "block"}));
   bench->add_option("--precision", args.precision, "auto, fp32 or bf16")->capture_default_str();

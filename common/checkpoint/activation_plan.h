@@ -36,8 +36,8 @@ enum class RecomputePolicy {
   kBlock,    // `checkpoint: true`: only the block's input is kept, as in mistral-finetune
 };
 
-// Of a LoRA parameter while it is trained: fp32 master, gradient and two moments.
-inline constexpr int64_t kLoraStateBytes = 4 * 4;
+// Of a parameter that is trained: fp32 master, gradient and two moments.
+inline constexpr int64_t kTrainedStateBytes = 4 * 4;
 
 // Elements per token as multiples of the model's sizes.
 struct ActivationShape {

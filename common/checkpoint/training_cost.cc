@@ -8,6 +8,9 @@ double FlopsPerToken(const JobSpec& spec, const ModelParams& params) {
   const auto adapters =
       static_cast<double>(ActiveLoraParameters(params, spec.lora.rank, spec.mftd.target_modules));
   const auto head = static_cast<double>(params.vocab_size * params.dim);
+  if (!spec.lora.enable) {  // the head's logits are computed twice (worker/model/loss.cc)
+    return 6 * frozen + 2 * head + (spec.checkpoint ? 2 * (frozen - head) : 0);
+  }
   return 4 * frozen + 6 * adapters + (spec.checkpoint ? 2 * (frozen - head) + 2 * adapters : 0);
 }
 

@@ -101,12 +101,12 @@ class Validator {
 
   void CheckAdapters() {
     if (!spec_.lora.enable) {
-      Add("lora.enable", {}, NotInThisVersion("false (full fine-tuning)"));
       if (spec_.save_adapters) {
         Add("save_adapters",
             {"lora.enable"},
             "must be false when lora.enable is false: there is no adapter to save");
       }
+      CheckFullFineTuning();
     } else if (!spec_.save_adapters) {
       result_.warnings.emplace_back(
           "You have disabled `save_adapters` and are thus merging the trained LoRA checkpoint into "
@@ -118,6 +118,26 @@ class Validator {
       Add("mftd.init_adapter",
           {"mftd.resume_from"},
           "cannot be combined with mftd.resume_from, whose checkpoint has an adapter of its own");
+    }
+  }
+
+  void CheckFullFineTuning() {
+    if (!spec_.mftd.init_adapter.empty()) {
+      Add("mftd.init_adapter", {"lora.enable"}, "must be empty when lora.enable is false");
+    }
+    for (const std::string& format : spec_.mftd.export_formats) {
+      if (format == "peft") {
+        Add("mftd.export",
+            {"lora.enable"},
+            "\"peft\" is an adapter, and lora.enable is false: use hf or merged");
+      } else if (format != "mistral" && spec_.no_ckpt) {
+        Add("mftd.export",
+            {"no_ckpt"},
+            StrCat(
+                "\"",
+                format,
+                "\" of a full fine-tuning is made from its last checkpoint, and no_ckpt is true"));
+      }
     }
   }
 

@@ -21,7 +21,7 @@ namespace {
 constexpr int64_t kBytesPerToken = 4;  // of chat JSON Lines, with its keys
 constexpr size_t kLineSampleBytes = size_t{1} << 20;
 constexpr int64_t kCacheBytesPerToken = 5;             // int32 id and a mask byte
-constexpr int64_t kLoraSavedStateBytes = 3 * 4;        // fp32 master, two moments
+constexpr int64_t kSavedStateBytes = 3 * 4;            // fp32 master, two moments
 constexpr int64_t kRuntimeBytes = int64_t{300} << 20;  // libraries, allocator, token cache pages
 
 // Lines of a file by their density in its first MiB.
@@ -67,15 +67,18 @@ int64_t PeakMemory(const JobSpec& spec,
   const int64_t element = ElementBytes(node);
   // Until the data is read its longest document may be as long as seq_len.
   const int64_t rows = ChunkRows(spec.batch_size * spec.seq_len, spec.seq_len);
-  const LoraColumns columns = LoraInnerColumns(params, spec.lora.rank, spec.mftd.target_modules);
+  const LoraColumns columns =
+      spec.lora.enable ? LoraInnerColumns(params, spec.lora.rank, spec.mftd.target_modules)
+                       : LoraColumns{};
   const RecomputePolicy policy =
       spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
   const int64_t kept = KeptBytesPerToken(policy, params, columns, element) * params.n_layers;
   const int64_t head = kHeadRows * (3 * params.dim + HeadColumns(params)) * element;
   const int64_t work = WorkBytes(policy, params, columns, element, TileRows(rows, spec.seq_len));
-  return estimate.weights_bytes +
-         estimate.trainable_parameters * (kLoraStateBytes + (element == 2 ? 2 : 0)) + rows * kept +
-         std::max(work, head) + kRuntimeBytes;
+  // Of a full fine-tuning the weights are what is trained.
+  return (spec.lora.enable ? estimate.weights_bytes : 0) +
+         estimate.trainable_parameters * (kTrainedStateBytes + (element == 2 ? 2 : 0)) +
+         rows * kept + std::max(work, head) + kRuntimeBytes;
 }
 
 int64_t CheckpointBytes(const JobSpec& spec,
@@ -92,7 +95,7 @@ int64_t CheckpointBytes(const JobSpec& spec,
       spec.ckpt_freq > 0 ? (spec.max_steps + spec.ckpt_freq - 1) / spec.ckpt_freq : 1;
   // A new checkpoint is complete before an old one goes.
   const int64_t held = spec.num_ckpt_keep > 0 ? std::min(written, spec.num_ckpt_keep + 1) : written;
-  return held * (weights + trainable * kLoraSavedStateBytes);
+  return held * (weights + trainable * kSavedStateBytes);
 }
 
 void EstimateTime(const JobSpec& spec,
@@ -143,7 +146,9 @@ JobEstimate EstimateJob(const JobSpec& spec,
   // The CPU uses bf16 and fp32 matrices where the mapped file has them.
   const bool mapped = node.device == "cpu" && weights_bytes > 0;
   estimate.weights_bytes = mapped ? weights_bytes : TotalParameters(params) * ElementBytes(node);
-  estimate.trainable_parameters = LoraParameters(params, spec.lora.rank, spec.mftd.target_modules);
+  estimate.trainable_parameters =
+      spec.lora.enable ? LoraParameters(params, spec.lora.rank, spec.mftd.target_modules)
+                       : TotalParameters(params);
   estimate.memory_bytes = PeakMemory(spec, params, node, estimate);
   estimate.disk_bytes = CheckpointBytes(spec, params, node, estimate.trainable_parameters) +
                         data.tokens * kCacheBytesPerToken;

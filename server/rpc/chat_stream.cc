@@ -37,8 +37,9 @@ Result<ChatPlan> PlanChat(const JobView& view, const v1::ChatOpen& open) {
     return FailedPrecondition(StrCat("job ", view.job.id, ": ", view.job.file_problem));
   }
   const JobSpec& spec = view.job.file->spec;
-  ChatPlan plan{.arguments = {"generate", "--model", spec.model_id_or_path}};
+  ChatPlan plan{.arguments = {"generate", "--model"}};
   if (open.base()) {
+    plan.arguments.push_back(spec.model_id_or_path);
     return plan;
   }
   const auto steps = ListCheckpointSteps(spec.run_dir);
@@ -53,12 +54,17 @@ Result<ChatPlan> PlanChat(const JobView& view, const v1::ChatOpen& open) {
                   "CHECKPOINT_NOT_FOUND",
                   StrCat("job ", view.job.id, " has no checkpoint of step ", plan.step));
   }
-  plan.arguments.insert(
-      plan.arguments.end(),
-      {"--adapter",
-       JoinPath(CheckpointDir(spec.run_dir, plan.step), "consolidated/lora.safetensors"),
-       "--scaling",
-       StrCat(spec.lora.scaling)});
+  const std::string consolidated = JoinPath(CheckpointDir(spec.run_dir, plan.step), "consolidated");
+  if (!spec.save_adapters) {  // merged, or fully trained: a model of its own
+    plan.arguments.push_back(consolidated);
+    return plan;
+  }
+  plan.arguments.insert(plan.arguments.end(),
+                        {spec.model_id_or_path,
+                         "--adapter",
+                         JoinPath(consolidated, "lora.safetensors"),
+                         "--scaling",
+                         StrCat(spec.lora.scaling)});
   return plan;
 }
 

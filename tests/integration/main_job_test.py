@@ -50,6 +50,24 @@ class MainJob(Case):
         self.assertEqual((base.returncode, tuned.returncode), (0, 0))
         self.assertIn(job, self.ctl("ls").stdout)
 
+    def test_every_weight_trained_and_talked_to(self):
+        self.start_daemon()
+        model = make_model(self.dir / "model", dim=32, heads=2, kv_heads=1, hidden=64, tokenizer=True)
+        data = make_chat_data(self.dir / "chat.jsonl")
+        for name, lora in (("full", "lora: {enable: false}"), ("merged", "lora: {rank: 4}")):
+            path, run_dir = self.job_file(steps=3, model=model, data=data, extra="save_adapters: false\n")
+            path.write_text(path.read_text().replace("lora: {rank: 4}", lora))
+            job = self.submit(path)
+            self.wait_for_state(job, "SUCCEEDED")
+            consolidated = run_dir / "checkpoints" / "checkpoint_000003" / "consolidated"
+            trained = read_safetensors(consolidated / "consolidated.safetensors")
+            start = read_safetensors(model / "consolidated.safetensors")
+            self.assertEqual(trained.keys(), start.keys())
+            self.assertNotIn("lora", json.loads((consolidated / "params.json").read_text()))
+            norms_move = (trained["norm.weight"] != start["norm.weight"]).any()
+            self.assertEqual(norms_move, name == "full")
+            self.assertEqual(self.ctl("chat", job, "What is 1 plus 2?").returncode, 0)
+
     def test_cancel_writes_a_checkpoint_first(self):
         self.start_daemon()
         path, run_dir = self.job_file(steps=100000)

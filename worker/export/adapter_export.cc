@@ -17,16 +17,15 @@ namespace {
 constexpr std::string_view kSuffixA = ".lora_A.weight";
 constexpr std::string_view kSuffixB = ".lora_B.weight";
 
-std::span<const float> ValuesOf(LoraStore& adapters, const LoraStore::Tensor& tensor) {
-  return adapters.master().subspan(static_cast<size_t>(tensor.offset),
-                                   static_cast<size_t>(tensor.rows * tensor.cols));
+std::span<const float> ValuesOf(ParamStore& trained, const ParamStore::Tensor& tensor) {
+  return ParamStore::Part(trained.master(), tensor);
 }
 
-TensorToWrite ToWrite(LoraStore& adapters, const LoraStore::Tensor& tensor, DType dtype) {
-  const std::span<const float> values = ValuesOf(adapters, tensor);
+TensorToWrite ToWrite(ParamStore& trained, const ParamStore::Tensor& tensor, DType dtype) {
+  const std::span<const float> values = ValuesOf(trained, tensor);
   return {.name = tensor.name,
           .dtype = dtype,
-          .shape = {tensor.rows, tensor.cols},
+          .shape = tensor.shape(),
           .data = {},
           .produce = [values, dtype]() -> Result<Bytes> { return Narrow(values, dtype); }};
 }
@@ -92,10 +91,10 @@ std::string PeftConfigJson(const ModelParams& params,
 }
 }  // namespace
 
-Status WriteAdapter(const std::string& path, LoraStore& adapters, DType dtype) {
+Status WriteParameters(const std::string& path, ParamStore& trained, DType dtype) {
   std::vector<TensorToWrite> tensors;
-  for (const LoraStore::Tensor& tensor : adapters.tensors()) {
-    tensors.push_back(ToWrite(adapters, tensor, dtype));
+  for (const ParamStore::Tensor& tensor : trained.tensors()) {
+    tensors.push_back(ToWrite(trained, tensor, dtype));
   }
   return WriteSafetensors(path, std::move(tensors));
 }

@@ -11,8 +11,9 @@
 
 namespace mft {
 
-// lora.safetensors; dtype F32 or BF16.
-Status WriteAdapter(const std::string& path, LoraStore& adapters, DType dtype);
+// What is trained, under its own names: lora.safetensors, or a whole model's
+// consolidated.safetensors. dtype F32 or BF16.
+Status WriteParameters(const std::string& path, ParamStore& trained, DType dtype);
 
 // adapter_model.safetensors and adapter_config.json (formats.md 6.4) in `directory`.
 struct PeftOptions {

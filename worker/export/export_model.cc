@@ -24,8 +24,8 @@ Status CopyTokenizerOf(const ExportSource& source, const std::string& directory)
 }
 
 Status ExportMistral(const ExportSource& source, const std::string& directory) {
-  MFT_RETURN_IF_ERROR(
-      WriteAdapter(JoinPath(directory, "lora.safetensors"), source.adapters, source.adapter_dtype));
+  MFT_RETURN_IF_ERROR(WriteParameters(
+      JoinPath(directory, "lora.safetensors"), source.adapters, source.adapter_dtype));
   const LoraParams lora{.rank = source.adapters.options().rank,
                         .dropout = source.dropout,
                         .scaling = source.adapters.options().scaling};

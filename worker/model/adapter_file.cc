@@ -88,16 +88,14 @@ Result<AdapterInfo> InspectAdapter(const std::string& path, const ModelParams& p
 }
 
 Status ReadArena(const SafetensorsFile& file,
-                 const LoraStore& store,
+                 const ParamStore& store,
                  std::string_view suffix,
                  std::span<float> arena) {
-  for (const LoraStore::Tensor& tensor : store.tensors()) {
+  for (const ParamStore::Tensor& tensor : store.tensors()) {
     const std::string name = StrCat(tensor.name, suffix);
     const TensorEntry* entry = file.Find(name);
-    MFT_RETURN_IF_ERROR(CheckEntry(file.path(), name, entry, {tensor.rows, tensor.cols}));
-    ReadValues(*entry,
-               arena.subspan(static_cast<size_t>(tensor.offset),
-                             static_cast<size_t>(tensor.rows * tensor.cols)));
+    MFT_RETURN_IF_ERROR(CheckEntry(file.path(), name, entry, tensor.shape()));
+    ReadValues(*entry, ParamStore::Part(arena, tensor));
   }
   return Status::Ok();
 }

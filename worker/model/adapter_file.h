@@ -39,7 +39,7 @@ Status ReadAdapter(const std::string& path, LoraStore& store);
 // The same for one arena of a file that holds several: each name is followed by `suffix`.
 // `other_tensors` of the file belong to other arenas.
 Status ReadArena(const SafetensorsFile& file,
-                 const LoraStore& store,
+                 const ParamStore& store,
                  std::string_view suffix,
                  std::span<float> arena);
 

@@ -71,6 +71,7 @@ Result<std::unique_ptr<FullStore>> FullStore::Load(const std::string& model_dir,
   {
     MFT_ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
     MFT_RETURN_IF_ERROR(CheckTensors(*file, ModelTensors(params)));
+    store->loaded_bf16_ = file->Find("output.weight")->dtype == DType::kBF16;
     for (const Tensor& tensor : store->tensors()) {
       ReadValues(*file->Find(tensor.name), Part(store->master(), tensor));
     }

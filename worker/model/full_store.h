@@ -22,6 +22,9 @@ class FullStore final : public ParamStore {
   // Zeros.
   FullStore(const ModelParams& params, bool training);
 
+  // Whether the file that Load read is bf16: what HasBf16Weights is for frozen weights.
+  bool loaded_bf16() const { return loaded_bf16_; }
+
   // The weights as layers read them, with the gradients that they add to. The store must outlive
   // the source.
   std::unique_ptr<WeightSource> AsWeights() const;
@@ -33,6 +36,7 @@ class FullStore final : public ParamStore {
   FrozenMat Matrix(const std::string& name) const;
 
   ModelParams params_;
+  bool loaded_bf16_ = false;
   std::vector<BlockGrads> block_grads_;
   std::vector<BlockWeights> blocks_;
   HeadGrads head_grads_;

@@ -17,6 +17,7 @@
 #include "common/base/json.h"
 #include "common/base/strings.h"
 #include "worker/kernels/cpu_runtime.h"
+#include "worker/model/full_store.h"
 #include "worker/model/kernel_profile.h"
 #include "worker/model/transformer.h"
 #include "worker/train/adamw.h"
@@ -116,8 +117,8 @@ MicroBatch RandomBatch(const std::vector<int64_t>& lengths, int64_t vocab_size) 
   return batch;
 }
 
-// F of numerics.md for the whole step: 4 N + 6 P + 7 l (heads x head_dim) L a token, whatever is
-// computed twice.
+// F of numerics.md for the whole step: 4 N + 6 P + 7 l (heads x head_dim) L a token, 6 N where N is
+// trained, whatever is computed twice.
 double StepFlops(const ModelParams& params,
                  const BenchArgs& args,
                  const std::vector<int64_t>& lengths) {
@@ -131,8 +132,14 @@ double StepFlops(const ModelParams& params,
   const auto frozen = static_cast<double>(ActiveMatmulParameters(params));
   const auto adapters =
       static_cast<double>(ActiveLoraParameters(params, args.rank, args.target_modules));
-  return tokens * (4 * frozen + 6 * adapters) +
+  return tokens * (args.full ? 6 * frozen : 4 * frozen + 6 * adapters) +
          7 * squares * static_cast<double>(params.n_heads * params.head_dim * params.n_layers);
+}
+
+LoraStoreOptions AdaptersOf(const BenchArgs& args) {
+  return {.rank = args.rank,
+          .target_modules = args.full ? std::vector<std::string>() : args.target_modules,
+          .training = !args.full};
 }
 
 // A training step like Trainer::TrainStep, without its data and its reports.
@@ -142,8 +149,10 @@ class StepRunner {
              RecomputePolicy policy,
              std::vector<int64_t> lengths,
              const KernelTable& kernels,
+             FullStore* full,
              WeightSource& weights)
-      : lora_(weights.params(), {.rank = args.rank, .target_modules = args.target_modules}) {
+      : lora_(weights.params(), AdaptersOf(args)),
+        trained_(full != nullptr ? static_cast<ParamStore&>(*full) : lora_) {
     if (args.phases) {
       profile_.emplace(kernels, weights);
     }
@@ -162,7 +171,7 @@ class StepRunner {
   // Its seconds.
   double Step() {
     const double begin = Now();
-    lora_.ZeroGrad();
+    trained_.ZeroGrad();
     for (const MicroBatch& chunk : chunks_) {
       loss_ += model_->ForwardBackward({.tokens = chunk.x,
                                         .targets = chunk.y,
@@ -172,8 +181,8 @@ class StepRunner {
                                         .pack_row = chunk.pack_row});
     }
     const double backward = Now();
-    const double norm = std::sqrt(SumOfSquares(lora_.grad()));
-    AdamWUpdate({lora_.master(), lora_.grad(), lora_.moment1(), lora_.moment2()},
+    const double norm = std::sqrt(SumOfSquares(trained_.grad()));
+    AdamWUpdate({trained_.master(), trained_.grad(), trained_.moment1(), trained_.moment2()},
                 {.lr = 1e-4,
                  .beta1 = 0.9,
                  .weight_decay = 0.1,
@@ -203,6 +212,7 @@ class StepRunner {
 
  private:
   LoraStore lora_;
+  ParamStore& trained_;
   std::optional<KernelProfile> profile_;
   std::unique_ptr<Transformer> model_;
   std::vector<MicroBatch> chunks_;
@@ -211,13 +221,33 @@ class StepRunner {
   int64_t updates_ = 0;
 };
 
+struct BenchWeights {
+  std::unique_ptr<FullStore> full;  // null: frozen
+  std::unique_ptr<WeightSource> source;
+  bool bf16 = false;
+};
+
+Result<BenchWeights> LoadWeights(const BenchArgs& args) {
+  BenchWeights weights;
+  if (args.full) {
+    MFT_ASSIGN_OR_RETURN(weights.full, FullStore::Load(args.model_dir, true));
+    weights.source = weights.full->AsWeights();
+    weights.bf16 = weights.full->loaded_bf16();
+  } else {
+    MFT_ASSIGN_OR_RETURN(weights.source, LoadResidentWeights(args.model_dir));
+    weights.bf16 = HasBf16Weights(*weights.source);
+  }
+  return weights;
+}
+
 Result<MemoryJob> MemoryJobOf(const BenchArgs& args, const std::vector<int64_t>& lengths) {
   MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(args.model_dir));
   MFT_ASSIGN_OR_RETURN(const WeightBytes weights, ReadWeightBytes(args.model_dir));
   return MemoryJob{.params = params,
                    .weights = weights,
                    .rank = args.rank,
-                   .target_modules = args.target_modules,
+                   .target_modules = AdaptersOf(args).target_modules,
+                   .full = args.full,
                    .microbatch_rows = std::accumulate(lengths.begin(), lengths.end(), int64_t{0}),
                    .longest_document = *std::max_element(lengths.begin(), lengths.end())};
 }
@@ -271,11 +301,12 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
   MFT_ASSIGN_OR_RETURN(const RecomputePolicy policy, ChoosePolicy(job, wish, allowed));
   const MemoryForecast forecast = ForecastMemory(job, policy);
   const double begin = Now();
-  MFT_ASSIGN_OR_RETURN(const auto weights, LoadResidentWeights(args.model_dir));
+  MFT_ASSIGN_OR_RETURN(const BenchWeights loaded, LoadWeights(args));
+  WeightSource* weights = loaded.source.get();
   const double open_seconds = Now() - begin;
-  const std::string precision = ResolvePrecision(args.precision, HasBf16Weights(*weights));
+  const std::string precision = ResolvePrecision(args.precision, loaded.bf16);
   const bool bf16 = precision == "bf16";
-  StepRunner runner(args, policy, lengths, KernelsFor(precision), *weights);
+  StepRunner runner(args, policy, lengths, KernelsFor(precision), loaded.full.get(), *weights);
   runner.Step();
   const int64_t peak = ReadProcessMemory().peak_bytes;  // before the yardstick's own matrices
   runner.ResetProfile();

@@ -18,80 +18,87 @@ namespace mft {
 
 namespace {
 constexpr std::string_view kOptimizerFile = "state/optimizer.safetensors";
+constexpr std::string_view kOtherWeights =
+    ": the checkpoint has other trained weights (lora.enable, lora.rank or mftd.target_modules "
+    "differ)";
 
 // One tensor in the optimizer's file for each part of each trainable tensor.
 struct Part {
   std::string_view suffix;
   std::span<float> arena;
 };
-std::array<Part, 3> Parts(LoraStore& adapters) {
-  return {Part{".master", adapters.master()},
-          Part{".exp_avg", adapters.moment1()},
-          Part{".exp_avg_sq", adapters.moment2()}};
+std::array<Part, 3> Parts(ParamStore& trained) {
+  return {Part{".master", trained.master()},
+          Part{".exp_avg", trained.moment1()},
+          Part{".exp_avg_sq", trained.moment2()}};
 }
 
-void AddArena(const LoraStore& adapters, const Part& part, std::vector<TensorToWrite>& out) {
-  for (const LoraStore::Tensor& tensor : adapters.tensors()) {
-    out.push_back(
-        {.name = StrCat(tensor.name, part.suffix),
-         .dtype = DType::kF32,
-         .shape = {tensor.rows, tensor.cols},
-         .data = std::as_bytes(part.arena.subspan(
-             static_cast<size_t>(tensor.offset), static_cast<size_t>(tensor.rows * tensor.cols)))});
+void AddArena(const ParamStore& trained, const Part& part, std::vector<TensorToWrite>& out) {
+  for (const ParamStore::Tensor& tensor : trained.tensors()) {
+    out.push_back({.name = StrCat(tensor.name, part.suffix),
+                   .dtype = DType::kF32,
+                   .shape = tensor.shape(),
+                   .data = std::as_bytes(ParamStore::Part(part.arena, tensor))});
   }
 }
 
-Status WriteOptimizerState(const std::string& path, LoraStore& adapters) {
+Status WriteOptimizerState(const std::string& path, ParamStore& trained) {
   std::vector<TensorToWrite> tensors;
-  for (const Part& part : Parts(adapters)) {
-    AddArena(adapters, part, tensors);
+  for (const Part& part : Parts(trained)) {
+    AddArena(trained, part, tensors);
   }
   return WriteSafetensors(path, std::move(tensors));
+}
+
+Status WriteWeights(const std::string& consolidated, const CheckpointContents& contents) {
+  const std::string model = JoinPath(consolidated, "consolidated.safetensors");
+  if (contents.adapters == nullptr) {
+    return WriteParameters(model, contents.trained, contents.trained_dtype);
+  }
+  if (!contents.base_weights.empty()) {
+    return WriteMergedModel(
+        model, contents.base_weights, contents.model, *contents.adapters, std::nullopt);
+  }
+  return WriteParameters(
+      JoinPath(consolidated, "lora.safetensors"), contents.trained, contents.trained_dtype);
 }
 }  // namespace
 
 Status WriteCheckpointFiles(const std::string& directory, const CheckpointContents& contents) {
   const std::string consolidated = JoinPath(directory, "consolidated");
   MFT_RETURN_IF_ERROR(MakeDirs(consolidated));
-  const bool merged = !contents.base_weights.empty();
-  MFT_RETURN_IF_ERROR(merged ? WriteMergedModel(JoinPath(consolidated, "consolidated.safetensors"),
-                                                contents.base_weights,
-                                                contents.model,
-                                                contents.adapters,
-                                                std::nullopt)
-                             : WriteAdapter(JoinPath(consolidated, "lora.safetensors"),
-                                            contents.adapters,
-                                            contents.adapter_dtype));
+  MFT_RETURN_IF_ERROR(WriteWeights(consolidated, contents));
+  const bool whole = contents.adapters == nullptr || !contents.base_weights.empty();
   MFT_RETURN_IF_ERROR(
       WriteFileAtomic(JoinPath(consolidated, "params.json"),
-                      ModelParamsToJson(contents.model, merged ? nullptr : &contents.lora)));
+                      ModelParamsToJson(contents.model, whole ? nullptr : &contents.lora)));
   if (!contents.tokenizer_file.empty()) {
     MFT_RETURN_IF_ERROR(CopyTokenizer(contents.tokenizer_file, consolidated));
   }
   MFT_RETURN_IF_ERROR(MakeDirs(JoinPath(directory, "state")));
-  MFT_RETURN_IF_ERROR(WriteOptimizerState(JoinPath(directory, kOptimizerFile), contents.adapters));
+  MFT_RETURN_IF_ERROR(WriteOptimizerState(JoinPath(directory, kOptimizerFile), contents.trained));
   return WriteFileAtomic(JoinPath(directory, "state/state.json"),
                          RunStateToJson(contents.state).dump(2) + "\n");
 }
 
-Status ReadOptimizerState(const std::string& checkpoint_dir, LoraStore& adapters) {
+Status ReadOptimizerState(const std::string& checkpoint_dir, ParamStore& trained) {
   MFT_ASSIGN_OR_RETURN(const auto file,
                        SafetensorsFile::Open(JoinPath(checkpoint_dir, kOptimizerFile)));
-  const auto parts = Parts(adapters);
+  const auto parts = Parts(trained);
   for (const Part& part : parts) {
-    const Status status = ReadArena(*file, adapters, part.suffix, part.arena);
+    const Status status = ReadArena(*file, trained, part.suffix, part.arena);
     if (!status.ok()) {
-      return FailedPrecondition(StrCat(status.message(), ": the checkpoint is of another adapter"));
+      return FailedPrecondition(StrCat(status.message(), kOtherWeights));
     }
   }
-  const size_t expected = parts.size() * adapters.tensors().size();
+  const size_t expected = parts.size() * trained.tensors().size();
   if (file->tensors().size() != expected) {
     return FailedPrecondition(StrCat(file->path(),
                                      ": ",
                                      file->tensors().size(),
                                      " tensors, this job has ",
                                      expected,
-                                     ": the checkpoint is of another adapter"));
+                                     kOtherWeights));
   }
   return Status::Ok();
 }

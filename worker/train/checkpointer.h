@@ -12,13 +12,14 @@
 
 namespace mft {
 
-// What goes into a checkpoint. `adapters` is borrowed for the call.
+// What goes into a checkpoint; borrowed for the call.
 struct CheckpointContents {
-  LoraStore& adapters;
+  ParamStore& trained;
+  LoraStore* adapters = nullptr;  // what is trained, as adapters; null in a full fine-tuning
   RunState state;
   ModelParams model;
   LoraParams lora;
-  DType adapter_dtype = DType::kF32;  // of lora.safetensors: F32, or BF16
+  DType trained_dtype = DType::kF32;  // of lora.safetensors or the whole model: F32, or BF16
   std::string base_weights;           // not "": the merged model is written instead of the adapter
   std::string tokenizer_file;         // copied; "" where the model directory has none
 };
@@ -26,7 +27,8 @@ struct CheckpointContents {
 // Writes consolidated/ and state/ into `directory`; PublishCheckpoint calls it.
 Status WriteCheckpointFiles(const std::string& directory, const CheckpointContents& contents);
 
-// Reads master weights and moments. FAILED_PRECONDITION where the checkpoint is of another adapter.
-Status ReadOptimizerState(const std::string& checkpoint_dir, LoraStore& adapters);
+// Reads master weights and moments. FAILED_PRECONDITION where the checkpoint has other trained
+// weights.
+Status ReadOptimizerState(const std::string& checkpoint_dir, ParamStore& trained);
 
 }  // namespace mft

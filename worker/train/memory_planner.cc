@@ -82,8 +82,11 @@ MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePolicy policy) {
                                .max_positions = job.longest_document,
                                .dropout = job.dropout});
   return {.program = ReadProcessMemory().resident_bytes + kRuntimeBytes,
-          .weights = job.weights,
-          .adapters = kLoraStateBytes * LoraParameters(job.params, job.rank, job.target_modules),
+          // A full fine-tuning reads the file into its masters, and lets go of it.
+          .weights = job.full ? WeightBytes{} : job.weights,
+          .trained = kTrainedStateBytes *
+                     (job.full ? TotalParameters(job.params)
+                               : LoraParameters(job.params, job.rank, job.target_modules)),
           .activations = plan.total()};
 }
 
@@ -127,8 +130,8 @@ Result<RecomputePolicy> ChoosePolicy(const MemoryJob& job, RecomputePolicy wish,
       FormatBytes(least.needed()),
       " of memory with everything recomputed (weights ",
       FormatBytes(least.weights.copied),
-      ", LoRA ",
-      FormatBytes(least.adapters),
+      job.full ? ", all of it trained " : ", LoRA ",
+      FormatBytes(least.trained),
       ", activations ",
       FormatBytes(least.activations),
       "), allowed are ",

@@ -29,6 +29,7 @@ struct MemoryJob {
   WeightBytes weights;
   int64_t rank = 16;
   std::vector<std::string> target_modules;
+  bool full = false;  // every weight is trained, there are no adapters
   double dropout = 0;
   int64_t microbatch_rows = 0;
   int64_t longest_document = 0;  // rows
@@ -37,11 +38,11 @@ struct MemoryJob {
 struct MemoryForecast {
   int64_t program = 0;  // this process as it is now, and LibTorch's buffers and threads
   WeightBytes weights;
-  int64_t adapters = 0;     // weight, gradient, two moments
+  int64_t trained = 0;      // weight, gradient, two moments of what is trained
   int64_t activations = 0;  // MemoryPlan::total()
   int64_t peak() const { return needed() + weights.mapped; }
   // What must be there at the same time.
-  int64_t needed() const { return program + weights.copied + adapters + activations; }
+  int64_t needed() const { return program + weights.copied + trained + activations; }
 };
 MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePolicy policy);
 

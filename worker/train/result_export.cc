@@ -35,12 +35,17 @@ std::string ExportsDir(const std::string& run_dir, int64_t step) {
 
 void ExportResult(Session& session, Reporter& reporter, bool trained) {
   const JobSpec& spec = session.spec();
+  // A full fine-tuning's last checkpoint is the model to export, and there is no adapter.
+  const std::string model_dir =
+      session.full == nullptr
+          ? spec.model_id_or_path
+          : JoinPath(CheckpointDir(spec.run_dir, session.state.step), "consolidated");
   const ExportSource source{.adapters = *session.lora,
                             .model = session.weights->params(),
-                            .model_dir = spec.model_id_or_path,
+                            .model_dir = model_dir,
                             .base_name = spec.model_id_or_path,
                             .dropout = spec.lora.dropout,
-                            .adapter_dtype = session.adapter_dtype(),
+                            .adapter_dtype = session.trained_dtype(),
                             .tokenizer_file = session.tokenizer_file};
   const std::string parent = ExportsDir(spec.run_dir, session.state.step);
   ThrowIfError(RemoveTemporaries(parent));

@@ -25,6 +25,15 @@ namespace {
 constexpr int kWorldSize = 1;
 constexpr int kRank = 0;
 
+// A full fine-tuning has no adapters.
+std::vector<std::string> AdaptedModules(const JobSpec& spec) {
+  return spec.lora.enable ? spec.mftd.target_modules : std::vector<std::string>();
+}
+
+double Dropout(const JobSpec& spec) {
+  return spec.lora.enable ? spec.lora.dropout : 0;
+}
+
 void OpenRunDir(Session& session, Reporter& reporter) {
   const JobSpec& spec = session.spec();
   session.run_dir = std::make_unique<RunDir>(
@@ -62,6 +71,16 @@ void OpenData(Session& session, int64_t vocab_size) {
                         .shuffle_instruct = options.shuffle_instruct};
 }
 
+void LoadWeights(Session& session) {
+  const JobSpec& spec = session.spec();
+  if (spec.lora.enable) {
+    session.weights = ValueOrThrow(LoadResidentWeights(spec.model_id_or_path));
+    return;
+  }
+  session.full = ValueOrThrow(FullStore::Load(spec.model_id_or_path, true));
+  session.weights = session.full->AsWeights();
+}
+
 void MakeModel(Session& session, int64_t longest_segment, RecomputePolicy policy) {
   const JobSpec& spec = session.spec();
   const ModelParams& params = session.weights->params();
@@ -69,7 +88,8 @@ void MakeModel(Session& session, int64_t longest_segment, RecomputePolicy policy
       std::make_unique<LoraStore>(params,
                                   LoraStoreOptions{.rank = spec.lora.rank,
                                                    .scaling = spec.lora.scaling,
-                                                   .target_modules = spec.mftd.target_modules});
+                                                   .target_modules = AdaptedModules(spec),
+                                                   .training = spec.lora.enable});
   session.model =
       std::make_unique<Transformer>(*session.weights,
                                     *session.lora,
@@ -77,7 +97,7 @@ void MakeModel(Session& session, int64_t longest_segment, RecomputePolicy policy
                                     TransformerOptions{.policy = policy,
                                                        .max_rows = session.chunk_rows,
                                                        .max_positions = longest_segment,
-                                                       .dropout = spec.lora.dropout,
+                                                       .dropout = Dropout(spec),
                                                        .seed = static_cast<uint64_t>(spec.seed)});
 }
 
@@ -90,8 +110,9 @@ RecomputePolicy PlanMemory(const Session& session,
   const MemoryJob job{.params = params,
                       .weights = ValueOrThrow(ReadWeightBytes(spec.model_id_or_path)),
                       .rank = spec.lora.rank,
-                      .target_modules = spec.mftd.target_modules,
-                      .dropout = spec.lora.dropout,
+                      .target_modules = AdaptedModules(spec),
+                      .full = !spec.lora.enable,
+                      .dropout = Dropout(spec),
                       .microbatch_rows = spec.seq_len * spec.batch_size,
                       .longest_document = longest_segment};
   const RecomputePolicy wish =
@@ -127,13 +148,15 @@ void RestoreState(Session& session, const ResumePoint& point, Reporter& reporter
     reporter.Message(LogLevel::kWarning, note);
   }
   session.state = point.state;
-  if (point.checkpoint_dir.empty() && session.spec().mftd.init_adapter.empty()) {
+  if (point.checkpoint_dir.empty() && session.full != nullptr) {
+    reporter.Message(LogLevel::kInfo, "lora.enable is false: every weight of the model is trained");
+  } else if (point.checkpoint_dir.empty() && session.spec().mftd.init_adapter.empty()) {
     InitAdapter(session.spec().seed, session.precision == "bf16", *session.lora);
   } else if (point.checkpoint_dir.empty()) {
     ReadInitAdapter(session, reporter);
   } else {
     ThrowIfError(reporter.Phase(kPhaseResuming, point.checkpoint_dir));
-    ThrowIfError(ReadOptimizerState(point.checkpoint_dir, *session.lora));
+    ThrowIfError(ReadOptimizerState(point.checkpoint_dir, session.trained()));
     session.saved_step = point.own ? point.state.step : 0;
     const std::string differences = DescribePlanDifferences(point.plan, session.plan);
     if (!differences.empty()) {
@@ -181,7 +204,7 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   OpenData(*session, params.vocab_size);
   const int64_t longest_segment = LongestSegment(*session->cache, spec.seq_len);
   const RecomputePolicy policy = PlanMemory(*session, params, longest_segment, reporter);
-  session->weights = ValueOrThrow(LoadResidentWeights(spec.model_id_or_path));
+  LoadWeights(*session);
   session->tokenizer_file = ValueOrThrow(FindOptionalTokenizerFile(spec.model_id_or_path));
   session->schedule = {.peak_lr = spec.optim.lr,
                        .total_steps = spec.max_steps,
@@ -192,7 +215,8 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
       ValueOrThrow(FindResumePoint(spec, session->state.data, session->context.attempt_id));
   const NumericPlan plan =
       ChoosePlan({.precision = spec.mftd.precision,
-                  .bf16_weights = HasBf16Weights(*session->weights),
+                  .bf16_weights = session->full != nullptr ? session->full->loaded_bf16()
+                                                           : HasBf16Weights(*session->weights),
                   .chunk_rows = ChunkRows(spec.seq_len * spec.batch_size, longest_segment),
                   .min_chunk_rows = longest_segment,
                   .loss_chunk_rows = kHeadRows,

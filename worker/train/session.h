@@ -10,6 +10,7 @@
 #include "common/base/json.h"
 #include "common/dataset/batcher.h"
 #include "common/dataset/token_cache.h"
+#include "worker/model/full_store.h"
 #include "worker/model/transformer.h"
 #include "worker/train/reporter.h"
 #include "worker/train/run_dir.h"
@@ -26,7 +27,8 @@ struct Session {
   std::unique_ptr<Batcher> batcher;
   std::vector<MicroBatch> eval_chunks;  // empty: nothing to evaluate
   std::unique_ptr<WeightSource> weights;
-  std::unique_ptr<LoraStore> lora;
+  std::unique_ptr<LoraStore> lora;  // without a tensor where `full` is trained
+  std::unique_ptr<FullStore> full;  // lora.enable: false; `weights` are views of it
   std::unique_ptr<Transformer> model;
   std::string tokenizer_file;  // copied into checkpoints; "" where the model has none
   ScheduleOptions schedule;
@@ -37,8 +39,10 @@ struct Session {
   int64_t saved_step = 0;  // step of the newest checkpoint of this run_dir; 0: none
 
   const JobSpec& spec() const { return context.job.spec; }
-  // Of the adapter's files: what the kernels multiply.
-  DType adapter_dtype() const { return precision == "bf16" ? DType::kBF16 : DType::kF32; }
+  // What is trained.
+  ParamStore& trained() { return full != nullptr ? static_cast<ParamStore&>(*full) : *lora; }
+  // Of the files of what is trained: what the kernels multiply.
+  DType trained_dtype() const { return precision == "bf16" ? DType::kBF16 : DType::kF32; }
 };
 
 // Takes run_dir, loads model and data, finds where to begin and restores that state. Throws

@@ -85,7 +85,7 @@ FinalRecord Trainer::Run() {
 Trainer::StepResult Trainer::TrainStep(int64_t step) {
   const StopWatch watch(clock_);
   const JobSpec& spec = session_.spec();
-  LoraStore& lora = *session_.lora;
+  ParamStore& trained = session_.trained();
 
   // Fetch
   StepBatch batch = ValueOrThrow(session_.batcher->Step(step));
@@ -93,7 +93,7 @@ Trainer::StepResult Trainer::TrainStep(int64_t step) {
                     .loss_tokens = batch.loss_tokens,
                     .tokens = batch.tokens};
   // Forward, loss, backward: row weights are normalised over the whole step, so sums just add up
-  lora.ZeroGrad();
+  trained.ZeroGrad();
   session_.model->ResetRouting();
   for (MicroBatch& micro : batch.micro) {
     for (const MicroBatch& chunk : SplitIntoChunks(std::move(micro), session_.chunk_rows)) {
@@ -101,21 +101,23 @@ Trainer::StepResult Trainer::TrainStep(int64_t step) {
     }
   }
   // Sync
-  result.loss = SumOverRanks(lora.grad(), result.loss);
+  result.loss = SumOverRanks(trained.grad(), result.loss);
   // Clip
-  result.grad_norm = std::sqrt(SumOfSquares(lora.grad()));
+  result.grad_norm = std::sqrt(SumOfSquares(trained.grad()));
   const double clip = ClipFactor(result.grad_norm, spec.max_norm);
   // Check finite
   result.finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
   // Step
   if (result.finite) {
-    AdamWUpdate(
-        {.weight = lora.master(), .grad = lora.grad(), .m = lora.moment1(), .v = lora.moment2()},
-        {.lr = result.rates.lr,
-         .beta1 = result.rates.beta1,
-         .weight_decay = spec.optim.weight_decay,
-         .grad_scale = clip,
-         .update = ++session_.state.updates});
+    AdamWUpdate({.weight = trained.master(),
+                 .grad = trained.grad(),
+                 .m = trained.moment1(),
+                 .v = trained.moment2()},
+                {.lr = result.rates.lr,
+                 .beta1 = result.rates.beta1,
+                 .weight_decay = spec.optim.weight_decay,
+                 .grad_scale = clip,
+                 .update = ++session_.state.updates});
   }
   result.experts = ExpertsOf(*session_.model, session_.weights->params());
   result.seconds = watch.seconds();
@@ -205,16 +207,18 @@ void Trainer::SaveCheckpoint() {
   session_.state.max_steps = spec.max_steps;
   session_.state.metrics = reporter_.metrics_lengths();
   const CheckpointContents contents{
-      .adapters = *session_.lora,
+      .trained = session_.trained(),
+      .adapters = session_.full != nullptr ? nullptr : session_.lora.get(),
       .state = session_.state,
       .model = session_.weights->params(),
       .lora = {.enable = true,
                .rank = spec.lora.rank,
                .dropout = spec.lora.dropout,
                .scaling = spec.lora.scaling},
-      .adapter_dtype = session_.adapter_dtype(),
-      .base_weights =
-          spec.save_adapters ? "" : ValueOrThrow(FindModelWeights(spec.model_id_or_path)),
+      .trained_dtype = session_.trained_dtype(),
+      .base_weights = spec.save_adapters || session_.full != nullptr
+                          ? ""
+                          : ValueOrThrow(FindModelWeights(spec.model_id_or_path)),
       .tokenizer_file = session_.tokenizer_file};
   const Manifest manifest{.step = step,
                           .attempt = session_.context.attempt,

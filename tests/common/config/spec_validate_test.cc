@@ -48,11 +48,21 @@ TEST(ValidateSpec, StaysSilentAboutWhatFollowsFromAnotherViolation) {
       ProblemsOf("data.instruct: {shuffle: false, dynamic_chunk_fn_call: perhaps}\n").size(), 1);
 }
 
+TEST(ValidateSpec, AFullFineTuningHasNoAdapter) {
+  const std::string full = "lora.enable: false\nsave_adapters: false\n";
+  EXPECT_THAT(ProblemsOf(full), IsEmpty());
+  EXPECT_THAT(ProblemsOf(full + "mftd.export: [mistral, merged, hf]\n"), IsEmpty());
+  EXPECT_THAT(ProblemsOf("lora.enable: false\n"),
+              ElementsAre(HasSubstr("save_adapters:0: must be false when lora.enable is false")));
+  EXPECT_THAT(ProblemsOf(full + "mftd.init_adapter: a\n"),
+              ElementsAre(HasSubstr("mftd.init_adapter:6: must be empty")));
+  EXPECT_THAT(ProblemsOf(full + "mftd.export: [peft]\n"),
+              ElementsAre(HasSubstr("mftd.export:6: \"peft\" is an adapter")));
+  EXPECT_THAT(ProblemsOf(full + "no_ckpt: true\nmftd.export: [hf]\n"),
+              ElementsAre(HasSubstr("mftd.export:7: \"hf\" of a full fine-tuning")));
+}
+
 TEST(ValidateSpec, RefusesWhatThisVersionDoesNotDoByKeyAndValue) {
-  EXPECT_THAT(ProblemsOf("lora.enable: false\nsave_adapters: false\n"),
-              ElementsAre("lora.enable:4: false (full fine-tuning) is not implemented in this "
-                          "version (UNIMPLEMENTED)"));
-  EXPECT_THAT(ProblemsOf("lora.enable: false\n").size(), 2);
   EXPECT_THAT(ProblemsOf("lora.dropout: 0.1\n"), ::testing::IsEmpty());
   EXPECT_THAT(ProblemsOf("mftd.export: [mistral, peft, merged, hf]\n"), IsEmpty());
   EXPECT_THAT(

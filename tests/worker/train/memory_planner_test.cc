@@ -36,13 +36,14 @@ Json RunBenchProcess(const std::string& arguments) {
   return ParseJson({text.data(), size}).value();
 }
 
-TEST(MemoryPlanner, PredictsThePeakOfTwelveConfigurations) {
+TEST(MemoryPlanner, PredictsThePeakOfEighteenConfigurations) {
   for (const ModelParams& params : {Model(256, 7, 704), Model(384, 5, 1024)}) {
     const testing::TempDir dir;
     testing::WriteTinyModel(dir.path(), params);
     for (const char* recompute : {"nothing", "mlp", "block"}) {
       for (const char* shape : {"--documents 4 --document-tokens 512 --rank 16",
-                                "--documents 1 --document-tokens 2200 --rank 64"}) {
+                                "--documents 1 --document-tokens 2200 --rank 64",
+                                "--documents 4 --document-tokens 512 --full"}) {
         const Json report =
             RunBenchProcess(StrCat("--model ", dir.path(), " --recompute ", recompute, " ", shape));
         const double ratio =

@@ -100,8 +100,8 @@ TEST_P(Resume, AfterSigtermTheRemainingStepsAreBitwiseThoseOfAnUndisturbedRun) {
   EXPECT_EQ(actual.number, expected.number);
   EXPECT_EQ(actual.loss, expected.loss);
   EXPECT_EQ(actual.grad_norm, expected.grad_norm);
-  EXPECT_EQ(ReadFile(stopped.Checkpoint(last) + "/consolidated/lora.safetensors").value(),
-            ReadFile(undisturbed.Checkpoint(last) + "/consolidated/lora.safetensors").value());
+  EXPECT_EQ(ReadFile(stopped.TrainedFile(last)).value(),
+            ReadFile(undisturbed.TrainedFile(last)).value());
   EXPECT_EQ(ReadFile(stopped.Checkpoint(last) + "/state/optimizer.safetensors").value(),
             ReadFile(undisturbed.Checkpoint(last) + "/state/optimizer.safetensors").value());
   // Each step once in the metric files, whatever was written before the stop.
@@ -116,7 +116,8 @@ INSTANTIATE_TEST_SUITE_P(Jobs,
                          Resume,
                          ::testing::Values(ResumeCase{"OneThread", 1, "dense-headdim", 0},
                                            ResumeCase{"TwoThreads", 2, "dense-headdim", 0},
-                                           ResumeCase{"ExpertsAndDropout", 1, "moe", 0.1}),
+                                           ResumeCase{"ExpertsAndDropout", 1, "moe", 0.1},
+                                           ResumeCase{"EveryWeight", 2, "full", 0}),
                          [](const auto& job) { return job.param.name; });
 
 TEST(Resume, AKilledRunGoesOnFromItsNewestGoodCheckpoint) {

@@ -13,7 +13,9 @@
 #include "common/base/files.h"
 #include "common/base/strings.h"
 #include "common/checkpoint/checkpoint_dir.h"
+#include "common/checkpoint/model_files.h"
 #include "common/checkpoint/model_params.h"
+#include "common/checkpoint/safetensors.h"
 #include "common/config/yaml_reader.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/mistral_7b.h"
@@ -146,6 +148,42 @@ TEST(Nonfinite, ARunThatOnlySkipsFails) {
   EXPECT_EQ(run.Run().exit_code, 1);
   EXPECT_EQ(Final(run).reason, "NONFINITE_LOSS");
   EXPECT_EQ(Final(run).step, 101);
+}
+
+// What a full fine-tuning writes is a model directory like the one that it began with.
+TEST(Checkpoint, OfAFullFineTuningIsAModel) {
+  TempDir dir;
+  TrainRun run(dir.path(), "full");
+  run.spec.mftd.export_formats = {"mistral", "merged", "hf"};
+  run.spec.mftd.precision = "auto";
+  ASSERT_EQ(run.Run().exit_code, 0);
+  const std::string model = run.Checkpoint(12) + "/consolidated";
+  EXPECT_EQ(ListDir(model).value(),
+            (std::vector<std::string>{"consolidated.safetensors", "params.json"}));
+  const ModelParams params = ReadModelParams(model).value();
+  EXPECT_FALSE(ReadLoraParams(model).value().has_value());
+  const auto file = SafetensorsFile::Open(model + "/consolidated.safetensors").value();
+  EXPECT_TRUE(CheckTensors(*file, ModelTensors(params)).ok());
+  const auto start = ReadTensors(run.spec.model_id_or_path + "/consolidated.safetensors");
+  const auto merged =
+      ReadTensors(run.RunFile("exports/checkpoint_000012/merged/consolidated.safetensors"));
+  for (const auto& [name, values] : ReadTensors(model + "/consolidated.safetensors")) {
+    EXPECT_NE(values, start.at(name)) << name;  // every one was trained
+    EXPECT_EQ(values, merged.at(name)) << name;
+  }
+  EXPECT_TRUE(PathExists(run.RunFile("exports/checkpoint_000012/hf/model.safetensors")));
+  // It is where another job can begin, and an adapter's job cannot go on from it.
+  TrainRun next(dir.path() + "/next", "full");
+  next.spec.model_id_or_path = model;
+  next.spec.max_steps = 1;
+  EXPECT_EQ(next.Run().exit_code, 0);
+  TrainRun other(dir.path() + "/other", "full");
+  other.spec.lora.enable = other.spec.save_adapters = true;
+  other.spec.max_steps = 20;
+  other.spec.mftd.resume_from = run.Checkpoint(12);
+  const Ended ended = other.Run();
+  EXPECT_EQ(ended.exit_code, 6) << ended.log;
+  EXPECT_NE(ended.log.find("other trained weights"), std::string::npos) << ended.log;
 }
 
 TEST(Checkpoint, HasWhatMistralFinetuneWritesAndTheFullState) {

@@ -14,6 +14,7 @@
 #include "common/base/files.h"
 #include "common/base/strings.h"
 #include "common/checkpoint/checkpoint_dir.h"
+#include "common/checkpoint/model_params.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/config/job_file.h"
 #include "common/journal/tailer.h"
@@ -39,7 +40,7 @@ TrainRun::TrainRun(const std::string& directory, const std::string& fixture)
   const std::vector<TestSample> samples = ReadSamples(fixture_dir_ + "/data.jsonl");
   BuildCache(directory + "/cache",
              {{.files = {samples}}, {.kind = SourceKind::kEval, .files = {samples}}},
-             512);
+             ReadModelParams(fixture_dir_ + "/model").value().vocab_size);
   data_cache = directory + "/cache";
   spec.model_id_or_path = fixture_dir_ + "/model";
   spec.run_dir = directory + "/run";
@@ -60,7 +61,12 @@ TrainRun::TrainRun(const std::string& directory, const std::string& fixture)
   spec.mftd.device = "cpu";
   spec.mftd.precision = "fp32";
   spec.mftd.packing = "reference";
-  spec.mftd.init_adapter = fixture_dir_ + "/lora_init.safetensors";
+  spec.lora.enable = config["lora"]["enable"];
+  if (spec.lora.enable) {
+    spec.mftd.init_adapter = fixture_dir_ + "/lora_init.safetensors";
+  } else {
+    spec.save_adapters = false;
+  }
 }
 
 std::string TrainRun::AttemptDir() const {
@@ -69,6 +75,12 @@ std::string TrainRun::AttemptDir() const {
 
 std::string TrainRun::Checkpoint(int64_t step) const {
   return CheckpointDir(spec.run_dir, step);
+}
+
+std::string TrainRun::TrainedFile(int64_t step) const {
+  return StrCat(Checkpoint(step),
+                "/consolidated/",
+                spec.lora.enable ? "lora.safetensors" : "consolidated.safetensors");
 }
 
 void TrainRun::Start() {

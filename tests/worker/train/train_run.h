@@ -60,6 +60,7 @@ class TrainRun {
   }
   std::string RunFile(const std::string& name) const { return spec.run_dir + "/" + name; }
   std::string Checkpoint(int64_t step) const;
+  std::string TrainedFile(int64_t step) const;  // adapter or model of that checkpoint
   std::string fixture_dir() const { return fixture_dir_; }
 
  private:
