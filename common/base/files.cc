@@ -175,6 +175,33 @@ Status RemoveTree(const std::string& path) {
   return error ? ErrnoStatus(error.value(), StrCat("removing ", path)) : Status::Ok();
 }
 
+Status ReplaceLink(const std::string& target, const std::string& link) {
+  std::error_code error;
+  if (fs::read_symlink(link, error) == target) {
+    return Status::Ok();
+  }
+  const std::string temporary = StrCat(link, ".tmp.", RandomHex(6));
+  if (symlink(target.c_str(), temporary.c_str()) != 0) {
+    return ErrnoStatus(errno, StrCat("making the link ", temporary));
+  }
+  if (rename(temporary.c_str(), link.c_str()) != 0) {
+    const Status status = ErrnoStatus(errno, StrCat("renaming ", temporary, " to ", link));
+    unlink(temporary.c_str());
+    return status;
+  }
+  return FsyncDir(fs::path(link).parent_path().string());
+}
+
+Status RemoveLink(const std::string& link) {
+  std::error_code error;
+  if (!fs::is_symlink(link, error)) {
+    return Status::Ok();
+  }
+  return unlink(link.c_str()) == 0 || errno == ENOENT
+             ? FsyncDir(fs::path(link).parent_path().string())
+             : ErrnoStatus(errno, StrCat("removing ", link));
+}
+
 Result<std::vector<std::string>> ListDir(const std::string& path) {
   std::error_code error;
   std::vector<std::string> names;

@@ -55,6 +55,11 @@ Status MakeDirs(const std::string& path, mode_t mode = 0755);
 // The same; every new entry is on disk on return.
 Status MakeDurableDirs(const std::string& path, mode_t mode = 0755);
 Status RemoveTree(const std::string& path);
+// Makes `link` a symbolic link to `target`, in one step, whatever link it was before; nothing is
+// written if it is one already. An error where `link` is something else.
+Status ReplaceLink(const std::string& target, const std::string& link);
+// Removes a symbolic link; whatever else is there, or nothing, stays.
+Status RemoveLink(const std::string& link);
 // Names (not paths) in a directory, sorted, without "." and "..".
 Result<std::vector<std::string>> ListDir(const std::string& path);
 Result<int64_t> FreeDiskBytes(const std::string& path);

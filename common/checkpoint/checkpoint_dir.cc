@@ -17,6 +17,7 @@ namespace mft {
 namespace {
 
 constexpr std::string_view kPrefix = "checkpoint_";
+constexpr std::string_view kBestLink = "best";
 
 std::string NameOf(int64_t step) {
   const std::string digits = std::to_string(step);
@@ -152,7 +153,9 @@ std::vector<int64_t> ListCheckpointSteps(const std::string& run_dir) {
   return steps;
 }
 
-std::vector<std::string> RemoveOldCheckpoints(const std::string& run_dir, int64_t keep) {
+std::vector<std::string> RemoveOldCheckpoints(const std::string& run_dir,
+                                              int64_t keep,
+                                              int64_t best) {
   std::vector<std::string> removed;
   const std::vector<int64_t> steps = ListCheckpointSteps(run_dir);
   if (keep <= 0 || steps.size() <= static_cast<size_t>(keep)) {
@@ -160,6 +163,9 @@ std::vector<std::string> RemoveOldCheckpoints(const std::string& run_dir, int64_
   }
   const std::string directory = CheckpointsDir(run_dir);
   for (size_t i = 0; i < steps.size() - static_cast<size_t>(keep); ++i) {
+    if (steps[i] == best) {
+      continue;
+    }
     const std::string name = NameOf(steps[i]);
     // Out of the way first: a removal that is cut short must not leave half a checkpoint.
     const std::string doomed =
@@ -172,6 +178,15 @@ std::vector<std::string> RemoveOldCheckpoints(const std::string& run_dir, int64_
     }
   }
   return removed;
+}
+
+Status PointBestAt(const std::string& run_dir, int64_t step) {
+  const std::string directory = CheckpointsDir(run_dir);
+  const std::string link = JoinPath(directory, kBestLink);
+  if (step == 0) {
+    return RemoveLink(link);
+  }
+  return ReplaceLink(NameOf(step), link);
 }
 
 }  // namespace mft

@@ -61,8 +61,14 @@ Result<CheckpointScan> ScanCheckpoints(const std::string& run_dir, const std::st
 // Steps that are published, ascending; no verification.
 std::vector<int64_t> ListCheckpointSteps(const std::string& run_dir);
 
-// Keeps the newest `keep` by step (0: all); returns the names removed. One that cannot be removed
-// is logged and stays.
-std::vector<std::string> RemoveOldCheckpoints(const std::string& run_dir, int64_t keep);
+// Keeps the newest `keep` by step (0: all) and that of step `best` (0: none); returns the names
+// removed. One that cannot be removed is logged and stays.
+std::vector<std::string> RemoveOldCheckpoints(const std::string& run_dir,
+                                              int64_t keep,
+                                              int64_t best = 0);
+
+// Makes checkpoints/best, a relative link, lead to the checkpoint of `step`, in one step; writes
+// nothing if it does already. With 0 a link is removed.
+Status PointBestAt(const std::string& run_dir, int64_t step);
 
 }  // namespace mft

@@ -83,6 +83,12 @@ struct MlflowSpec {
   std::string experiment_name;
 };
 
+// Ends a run whose evaluation no longer improves.
+struct EarlyStopSpec {
+  int64_t patience = 0;  // evaluations without improvement before it ends; 0: never
+  double min_delta = 0;  // an improvement is an eval loss lower by more than this
+};
+
 // The section `mftd:`.
 struct MftdSpec {
   std::string name;  // "" becomes the last component of run_dir
@@ -97,6 +103,8 @@ struct MftdSpec {
   std::string resume_from;
   std::vector<std::string> target_modules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"};
   std::vector<std::string> export_formats = {"mistral"};  // key "export"
+  bool keep_best = false;  // the checkpoint with the lowest eval loss stays beside the newest
+  EarlyStopSpec early_stop;
   std::string nonfinite = "fail";
   std::string deterministic = "auto";
   std::string priority = "normal";
@@ -184,6 +192,13 @@ void VisitFields(Visitor&& visit, auto& self) requires
 
 template <typename Visitor>
 void VisitFields(Visitor&& visit, auto& self) requires
+    std::is_same_v<std::remove_cvref_t<decltype(self)>, EarlyStopSpec> {
+  visit("patience", self.patience, Between(0, 1'000'000));
+  visit("min_delta", self.min_delta, AtLeast(0));
+}
+
+template <typename Visitor>
+void VisitFields(Visitor&& visit, auto& self) requires
     std::is_same_v<std::remove_cvref_t<decltype(self)>, MftdSpec> {
   visit("name", self.name, Nullable());
   visit("labels", self.labels, FieldRule{});
@@ -197,6 +212,8 @@ void VisitFields(Visitor&& visit, auto& self) requires
   visit("resume_from", self.resume_from, Nullable());
   visit("target_modules", self.target_modules, OneOf({"wq", "wk", "wv", "wo", "w1", "w2", "w3"}));
   visit("export", self.export_formats, OneOf({"mistral", "peft", "merged", "hf"}));
+  visit("keep_best", self.keep_best, FieldRule{});
+  visit("early_stop", self.early_stop);
   visit("nonfinite", self.nonfinite, OneOf({"fail", "pause", "skip"}));
   visit("deterministic", self.deterministic, OneOf({"auto", "true", "false"}));
   visit("priority", self.priority, OneOf({"urgent", "normal", "low"}));

@@ -25,6 +25,7 @@ class Validator {
     CheckSources();
     CheckData();
     CheckAdapters();
+    CheckChoice();
     CheckTrackers();
     CheckUnimplemented();
   }
@@ -138,6 +139,19 @@ class Validator {
                 format,
                 "\" of a full fine-tuning is made from its last checkpoint, and no_ckpt is true"));
       }
+    }
+  }
+
+  // What is chosen by evaluation needs one, and what is kept needs checkpoints.
+  void CheckChoice() {
+    if (spec_.no_eval && spec_.mftd.keep_best) {
+      Add("mftd.keep_best", {"no_eval"}, "needs evaluations, and no_eval is true");
+    }
+    if (spec_.no_eval && spec_.mftd.early_stop.patience > 0) {
+      Add("mftd.early_stop.patience", {"no_eval"}, "needs evaluations, and no_eval is true");
+    }
+    if (spec_.no_ckpt && spec_.mftd.keep_best) {
+      Add("mftd.keep_best", {"no_ckpt"}, "needs checkpoints, and no_ckpt is true");
     }
   }
 

@@ -87,9 +87,12 @@ Verdict JudgeStop(const ResultRecord& result) {
   return Interrupted(reason::kInterrupted, "the attempt was stopped from outside");
 }
 
-Verdict JudgeDone(AttemptKind kind, Intent intent) {
+Verdict JudgeDone(AttemptKind kind, Intent intent, const ResultRecord& result) {
   if (kind == AttemptKind::kTrain) {
-    return {kSucceeded, std::string(reason::kCompleted), "training is complete", false};
+    return {kSucceeded,
+            result.reason.empty() ? std::string(reason::kCompleted) : result.reason,
+            Told(result, "training is complete"),
+            false};
   }
   if (intent >= Intent::kCancel) {
     return {kCancelled, std::string(reason::kCancelRequested), "cancelled on request", false};
@@ -126,7 +129,7 @@ Verdict Judge(const Job& job, AttemptKind kind, const AttemptEnd& end) {
   const bool has_result = end.kind == AttemptEnd::Kind::kResult && end.result.has_value();
   if (has_result && end.result->outcome == "done" &&
       (kind == AttemptKind::kTrain || job.intent != Intent::kPause)) {
-    return JudgeDone(kind, job.intent);
+    return JudgeDone(kind, job.intent, *end.result);
   }
   if (job.intent >= Intent::kCancel) {
     return {kCancelled, std::string(reason::kCancelRequested), "cancelled on request", false};

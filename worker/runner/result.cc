@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <ranges>
 
 #include "common/base/strings.h"
 
@@ -126,6 +127,10 @@ ResultRecord MakeResult(const AttemptOutcome& outcome) {
     DescribeFailure(outcome, result);
   } else if (std::ranges::all_of(outcome.ranks, IsDone)) {
     result.outcome = kDone;
+    for (const RankExit& exit : outcome.ranks | std::views::take(1)) {  // what it chose, and why
+      result.reason = exit.final->reason;
+      result.message = exit.final->message;
+    }
   } else if (outcome.cause == StopCause::kTimeLimit) {
     DescribeTimeLimit(outcome, result);
   } else if (!std::ranges::all_of(outcome.ranks, EndedWell)) {

@@ -17,7 +17,7 @@ struct BenchArgs {
   int64_t documents = 4;          // of a step, each of
   int64_t document_tokens = 512;  // tokens, or:
   std::string lengths_file;  // the documents of a step: their lengths, separated by white space
-  bool full = false;  // every weight is trained, without adapters
+  bool full = false;         // every weight is trained, without adapters
   int64_t rank = 16;
   std::vector<std::string> target_modules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"};
   std::string recompute = "nothing";  // nothing | mlp | block (RecomputePolicy)

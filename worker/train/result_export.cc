@@ -9,6 +9,7 @@
 #include "common/checkpoint/publish_dir.h"
 #include "worker/export/export_model.h"
 #include "worker/model/status_error.h"
+#include "worker/train/checkpointer.h"
 
 namespace mft {
 
@@ -39,7 +40,7 @@ void ExportResult(Session& session, Reporter& reporter, bool trained) {
   const std::string model_dir =
       session.full == nullptr
           ? spec.model_id_or_path
-          : JoinPath(CheckpointDir(spec.run_dir, session.state.step), "consolidated");
+          : JoinPath(CheckpointDir(spec.run_dir, session.result_step()), "consolidated");
   const ExportSource source{.adapters = *session.lora,
                             .model = session.weights->params(),
                             .model_dir = model_dir,
@@ -47,13 +48,19 @@ void ExportResult(Session& session, Reporter& reporter, bool trained) {
                             .dropout = spec.lora.dropout,
                             .adapter_dtype = session.trained_dtype(),
                             .tokenizer_file = session.tokenizer_file};
-  const std::string parent = ExportsDir(spec.run_dir, session.state.step);
+  const std::string parent = ExportsDir(spec.run_dir, session.result_step());
   ThrowIfError(RemoveTemporaries(parent));
+  bool loaded = session.result_step() == session.state.step;
   for (const std::string& format : spec.mftd.export_formats) {
     const std::string target = JoinPath(parent, format);
     if (format == "mistral" || (!trained && PathExists(target))) {
       continue;
     }
+    if (!loaded && session.full == nullptr) {  // the run is over: its weights are in a checkpoint
+      ThrowIfError(ReadOptimizerState(CheckpointDir(spec.run_dir, session.result_step()),
+                                      session.trained()));
+    }
+    loaded = true;
     ThrowIfError(reporter.Phase(kPhaseSaving, target));
     ThrowIfError(reporter.Persist([&] {
       return PublishDirectory(target, IfThere::kReplace, [&](const std::string& directory) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/train/resume.h"
 
+#include <algorithm>
+
 #include "common/base/strings.h"
 #include "common/checkpoint/checkpoint_dir.h"
 
@@ -55,6 +57,7 @@ Status LoadForeign(const JobSpec& spec, const DataIdentity& data, ResumePoint& p
                                  " of this job's own order"));
   }
   point.state.metrics = {};  // of the other run's files
+  point.state.choice = {};   // its best is not here
   return Status::Ok();
 }
 }  // namespace
@@ -73,6 +76,14 @@ Result<ResumePoint> FindResumePoint(const JobSpec& spec,
   } else if (!spec.mftd.resume_from.empty()) {
     point.checkpoint_dir = spec.mftd.resume_from;
     MFT_RETURN_IF_ERROR(LoadForeign(spec, data, point));
+  }
+  const int64_t best = point.state.choice.best_step;
+  if (spec.mftd.keep_best && best > 0 &&
+      std::find(scan.good.begin(), scan.good.end(), best) == scan.good.end()) {
+    point.notes.push_back(StrCat("the best checkpoint, of step ",
+                                 best,
+                                 ", is gone: the best is chosen among the evaluations to come"));
+    point.state.choice.ForgetBest();
   }
   if (point.state.step > 0 && point.state.max_steps != spec.max_steps) {
     point.notes.push_back(StrCat("max_steps was ",

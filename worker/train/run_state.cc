@@ -62,6 +62,9 @@ Json RunStateToJson(const RunState& state) {
   json["train_loss"] = std::isfinite(state.train_loss) ? Json(state.train_loss) : Json(nullptr);
   json["metrics"] = {{"train_bytes", state.metrics.train}, {"eval_bytes", state.metrics.eval}};
   json["data"] = IdentityToJson(state.data);
+  if (state.choice.seen()) {
+    json["choice"] = ChoiceToJson(state.choice);
+  }
   json["data"]["position"] = state.step * state.data.packs_per_step;
   // Every random number is a function of the seed and a counter: there is no hidden state.
   json["rng"] = {{"generator", "philox4x32-10"}, {"seed", state.data.seed}};
@@ -91,6 +94,10 @@ Result<RunState> RunStateFromJson(const Json& json) {
       },
       state.data);
   MFT_RETURN_IF_ERROR(status);
+  if (json.contains("choice")) {  // not before the first evaluation
+    MFT_ASSIGN_OR_RETURN(const Json choice, Member(json, "choice"));
+    MFT_ASSIGN_OR_RETURN(state.choice, ChoiceFromJson(choice));
+  }
   if (state.updates > state.step || state.data.packs_per_step < 1) {
     return InvalidArgument(StrCat(state.updates,
                                   " updates in ",

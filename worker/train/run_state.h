@@ -7,6 +7,7 @@
 
 #include "common/base/json.h"
 #include "common/base/status.h"
+#include "worker/train/choice.h"
 #include "worker/train/metrics_log.h"
 
 namespace mft {
@@ -30,6 +31,7 @@ struct RunState {
   double train_loss = 0;  // of the last step
   MetricsLengths metrics;
   DataIdentity data;
+  Choice choice;
 };
 
 Json RunStateToJson(const RunState& state);

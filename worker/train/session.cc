@@ -7,6 +7,7 @@
 #include "common/base/files.h"
 #include "common/base/strings.h"
 #include "common/checkpoint/activation_plan.h"
+#include "common/checkpoint/checkpoint_dir.h"
 #include "common/config/yaml_reader.h"
 #include "common/tokenizer/tokenizer.h"
 #include "worker/kernels/cpu_runtime.h"
@@ -169,6 +170,18 @@ void RestoreState(Session& session, const ResumePoint& point, Reporter& reporter
   ThrowIfError(reporter.Resumed(session.state.step));
 }
 
+void CheckEvaluation(const Session& session) {
+  int64_t loss_tokens = 0;
+  for (const MicroBatch& chunk : session.eval_chunks) {
+    loss_tokens += chunk.loss_tokens;
+  }
+  if (!session.spec().no_eval && loss_tokens == 0) {
+    throw StatusError(FailedPrecondition(
+        "no_eval is false, and no token of the evaluation data is one to be predicted: give "
+        "data.eval_instruct_data samples with trained tokens, or say no_eval: true"));
+  }
+}
+
 void OpenMetrics(const Session& session, Reporter& reporter, const Clock& clock) {
   const MetricsLog::Options options{.run_dir = session.spec().run_dir,
                                     .wall_micros = clock.WallMicros(),
@@ -233,6 +246,11 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   if (!spec.no_eval) {
     session->eval_chunks = ValueOrThrow(
         EvalBatches(*session->cache, spec.seq_len, session->chunk_rows, kWorldSize, kRank));
+  }
+  CheckEvaluation(*session);
+  if (PathExists(CheckpointsDir(spec.run_dir))) {  // a killed attempt may not have come to it
+    ThrowIfError(
+        PointBestAt(spec.run_dir, spec.mftd.keep_best ? session->state.choice.best_step : 0));
   }
   OpenMetrics(*session, reporter, clock);
   return session;

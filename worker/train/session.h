@@ -39,6 +39,15 @@ struct Session {
   int64_t saved_step = 0;  // step of the newest checkpoint of this run_dir; 0: none
 
   const JobSpec& spec() const { return context.job.spec; }
+  // All steps are done, or evaluation no longer improves.
+  bool IsComplete() const {
+    return state.step >= spec().max_steps || state.choice.ShouldStop(spec().mftd.early_stop);
+  }
+  // Of the checkpoint that is the result.
+  int64_t result_step() const {
+    return spec().mftd.keep_best && state.choice.best_step > 0 ? state.choice.best_step
+                                                               : state.step;
+  }
   // What is trained.
   ParamStore& trained() { return full != nullptr ? static_cast<ParamStore&>(*full) : *lora; }
   // Of the files of what is trained: what the kernels multiply.

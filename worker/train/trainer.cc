@@ -57,8 +57,7 @@ Trainer::Trainer(Session& session, Reporter& reporter, StopSignals& signals, con
 
 FinalRecord Trainer::Run() {
   if (IsLast()) {
-    ExportResult(session_, reporter_, false);
-    return End("done", "", "the newest checkpoint is that of the last step");
+    return Complete(false);
   }
   ThrowIfError(reporter_.Phase(kPhaseTraining));
   while (!IsLast()) {
@@ -77,8 +76,38 @@ FinalRecord Trainer::Run() {
     }
     AfterStep();
   }
-  ExportResult(session_, reporter_, true);
-  return End("done", "", "");
+  return Complete(true);
+}
+
+// Exports the result. `trained`: by this attempt.
+FinalRecord Trainer::Complete(bool trained) {
+  const JobSpec& spec = session_.spec();
+  const Choice& choice = session_.state.choice;
+  ExportResult(session_, reporter_, trained);
+  std::string message;
+  std::string reason;
+  if (session_.state.step < spec.max_steps) {
+    reason = kReasonEarlyStop;
+    message = StrCat("stopped early after step ",
+                     session_.state.step,
+                     " of ",
+                     spec.max_steps,
+                     ": ",
+                     choice.waited,
+                     " evaluations without an eval loss below ",
+                     FormatFixed(choice.reference_loss, 6),
+                     spec.mftd.early_stop.min_delta > 0
+                         ? StrCat(" by more than ", spec.mftd.early_stop.min_delta)
+                         : std::string());
+  }
+  if (spec.mftd.keep_best && choice.best_step > 0) {
+    message += StrCat(message.empty() ? "" : "; ",
+                      "the best checkpoint is that of step ",
+                      choice.best_step,
+                      ", eval loss ",
+                      FormatFixed(choice.best_loss, 6));
+  }
+  return End("done", std::move(reason), std::move(message));
 }
 
 // One optimizer step. Nothing that a checkpoint holds changes before the last statement.
@@ -165,18 +194,17 @@ void Trainer::ReportStep(const StepResult& result, bool skipped) {
 void Trainer::AfterStep() {
   const JobSpec& spec = session_.spec();
   const int64_t step = session_.state.step;
-  if (!session_.eval_chunks.empty() && (IsDue(step, spec.eval_freq) || IsLast())) {
-    Evaluate();
-  }
+  const bool evaluates = !session_.eval_chunks.empty() && (IsDue(step, spec.eval_freq) || IsLast());
+  const bool best = evaluates && Evaluate() && spec.mftd.keep_best;
   const bool due = !spec.no_ckpt && (IsDue(step, spec.ckpt_freq) || IsLast());
   const bool asked = signals_.TakeCheckpointRequest();
-  if (due || asked) {
+  if (due || asked || best) {
     SaveCheckpoint();
   }
 }
 
 // Mean over all loss tokens of all samples: how they are grouped does not matter.
-void Trainer::Evaluate() {
+bool Trainer::Evaluate() {
   const StopWatch watch(clock_);
   ThrowIfError(reporter_.Phase(kPhaseEvaluating));
   double sum = 0;
@@ -194,6 +222,8 @@ void Trainer::Evaluate() {
                                .loss_tokens = loss_tokens,
                                .seconds = watch.seconds()}));
   ThrowIfError(reporter_.Phase(kPhaseTraining));
+  return session_.state.choice.Observe(
+      session_.state.step, loss, session_.spec().mftd.early_stop.min_delta);
 }
 
 void Trainer::SaveCheckpoint() {
@@ -233,12 +263,14 @@ void Trainer::SaveCheckpoint() {
     return Status::Ok();
   }));
   session_.saved_step = step;
-  ThrowIfError(
-      reporter_.Checkpoint({.step = step,
-                            .path = CheckpointDir(spec.run_dir, step),
-                            .size_bytes = bytes,
-                            .seconds = watch.seconds(),
-                            .removed = RemoveOldCheckpoints(spec.run_dir, spec.num_ckpt_keep)}));
+  const int64_t best = spec.mftd.keep_best ? session_.state.choice.best_step : 0;
+  ThrowIfError(reporter_.Persist([&] { return PointBestAt(spec.run_dir, best); }));
+  ThrowIfError(reporter_.Checkpoint(
+      {.step = step,
+       .path = CheckpointDir(spec.run_dir, step),
+       .size_bytes = bytes,
+       .seconds = watch.seconds(),
+       .removed = RemoveOldCheckpoints(spec.run_dir, spec.num_ckpt_keep, best)}));
   if (!IsLast()) {
     ThrowIfError(reporter_.Phase(kPhaseTraining));
   }

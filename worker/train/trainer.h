@@ -14,6 +14,7 @@
 namespace mft {
 
 inline constexpr std::string_view kReasonNonfinite = "NONFINITE_LOSS";
+inline constexpr std::string_view kReasonEarlyStop = "EARLY_STOP";  // of a run that is done
 
 // Threads: one at a time. Throws StatusError, and what LibTorch throws. Everything it is given must
 // outlive it.
@@ -39,13 +40,14 @@ class Trainer {
 
   StepResult TrainStep(int64_t step);
   void ReportStep(const StepResult& result, bool skipped);
-  void Evaluate();
+  bool Evaluate();  // whether it is the best of the run
   void SaveCheckpoint();
   void AfterStep();
   FinalRecord EndOnNonfinite(const StepResult& result);
   FinalRecord Stop();
   FinalRecord End(std::string outcome, std::string reason, std::string message);
-  bool IsLast() const { return session_.state.step == session_.spec().max_steps; }
+  FinalRecord Complete(bool trained);
+  bool IsLast() const { return session_.IsComplete(); }
 
   Session& session_;
   Reporter& reporter_;

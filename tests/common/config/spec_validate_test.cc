@@ -62,6 +62,18 @@ TEST(ValidateSpec, AFullFineTuningHasNoAdapter) {
               ElementsAre(HasSubstr("mftd.export:7: \"hf\" of a full fine-tuning")));
 }
 
+TEST(ValidateSpec, WhatIsChosenByEvaluationNeedsOne) {
+  const std::string eval = "no_eval: false\ndata.eval_instruct_data: e\n";
+  EXPECT_THAT(ProblemsOf(eval + "mftd: {keep_best: true, early_stop: {patience: 2}}\n"), IsEmpty());
+  EXPECT_THAT(ProblemsOf("mftd: {keep_best: true, early_stop: {patience: 2}}\n"),
+              ElementsAre(HasSubstr("mftd.keep_best:4: needs evaluations"),
+                          HasSubstr("mftd.early_stop.patience:4: needs evaluations")));
+  EXPECT_THAT(ProblemsOf(eval + "no_ckpt: true\nmftd.keep_best: true\n"),
+              ElementsAre(HasSubstr("mftd.keep_best:7: needs checkpoints")));
+  EXPECT_THAT(ProblemsOf("mftd.early_stop.min_delta: 0.1\n"), IsEmpty());
+  EXPECT_THAT(ProblemsOf(eval + "mftd.early_stop: {patience: -1, min_delta: -1}\n").size(), 2);
+}
+
 TEST(ValidateSpec, RefusesWhatThisVersionDoesNotDoByKeyAndValue) {
   EXPECT_THAT(ProblemsOf("lora.dropout: 0.1\n"), ::testing::IsEmpty());
   EXPECT_THAT(ProblemsOf("mftd.export: [mistral, peft, merged, hf]\n"), IsEmpty());

@@ -53,6 +53,7 @@ JobSpec UnusualSpec() {
                .eval_instruct_data = "e"};
   spec.data.instruct = {.shuffle = true, .dynamic_chunk_fn_call = false};
   spec.lora.enable = true;
+  spec.no_ckpt = false;
   spec.lora.dropout = 0;
   spec.mftd.device = "cuda";
   spec.mftd.precision = "bf16";

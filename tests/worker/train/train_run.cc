@@ -69,6 +69,14 @@ TrainRun::TrainRun(const std::string& directory, const std::string& fixture)
   }
 }
 
+void TrainRun::UseEvalSamples(const std::vector<TestSample>& samples) {
+  data_cache = directory_ + "/cache-with-eval";
+  BuildCache(data_cache,
+             {{.files = {ReadSamples(fixture_dir_ + "/data.jsonl")}},
+              {.kind = SourceKind::kEval, .files = {samples}}},
+             ReadModelParams(fixture_dir_ + "/model").value().vocab_size);
+}
+
 std::string TrainRun::AttemptDir() const {
   return StrCat(directory_, "/job/attempts/", attempt_);
 }

@@ -12,6 +12,7 @@
 #include "common/base/json.h"
 #include "common/config/job_spec.h"
 #include "common/journal/record.h"
+#include "tests/support/cache_builder.h"
 
 namespace mft::testing {
 
@@ -34,6 +35,9 @@ class TrainRun {
   int threads = 1;
   std::string device = "cpu";
   std::string data_cache;
+
+  // Evaluates on these instead of the fixture's.
+  void UseEvalSamples(const std::vector<TestSample>& samples);
 
   // Writes job.json and attempt.json and starts the worker.
   void Start();
