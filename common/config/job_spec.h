@@ -6,44 +6,14 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <map>
 #include <string>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
+#include "common/config/field_rule.h"
+
 namespace mft {
-
-// What a field accepts; the reader reports a violation with the YAML path and this.
-struct FieldRule {
-  double min = -std::numeric_limits<double>::infinity();
-  double max = std::numeric_limits<double>::infinity();
-  bool min_exclusive = false;
-  std::vector<std::string> choices;  // of a string or of each element of a list; empty: any
-  bool required = false;
-  bool nullable = false;  // null in YAML is the member's "none": "" or 0, and written as null
-};
-
-inline FieldRule AtLeast(double min) {
-  return {.min = min};
-}
-inline FieldRule Between(double min, double max) {
-  return {.min = min, .max = max};
-}
-inline FieldRule Positive() {
-  return {.min = 0, .min_exclusive = true};
-}
-inline FieldRule OneOf(std::vector<std::string> choices) {
-  return {.choices = std::move(choices)};
-}
-inline FieldRule Required() {
-  return {.required = true};
-}
-inline FieldRule Nullable(FieldRule rule = {}) {
-  rule.nullable = true;
-  return rule;
-}
 
 struct InstructSpec {
   bool shuffle = true;

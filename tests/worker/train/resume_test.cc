@@ -246,7 +246,7 @@ TEST(Resume, OtherDataSettingsAreRefused) {
   run.spec.num_microbatches = 2;
   run.spec.lora.rank = 4;
   EXPECT_EQ(run.Run().exit_code, 6);
-  EXPECT_NE(Final(run).message.find("another adapter"), std::string::npos) << Final(run).message;
+  EXPECT_NE(Final(run).message.find("other trained weights"), std::string::npos) << Final(run).message;
 }
 
 TEST(RunDir, IsNeverSharedAndNeverTakenFromAnother) {
