@@ -24,6 +24,7 @@
 #include "worker/model/status_error.h"
 #include "worker/train/bench.h"
 #include "worker/train/reporter.h"
+#include "worker/train/seeds.h"
 #include "worker/train/session.h"
 #include "worker/train/stop_signals.h"
 #include "worker/train/train_context.h"
@@ -95,8 +96,7 @@ int Train(const TrainArgs& args) {
     MFT_RETURN_IF_ERROR((*reporter)->Phase(kPhaseStarting));
     MFT_RETURN_IF_ERROR(CheckBuildOfRunner());
     MFT_ASSIGN_OR_RETURN(TrainContext context, LoadTrainContext(args, ProcessGetenv));
-    const auto session = OpenSession(std::move(context), **reporter, clock);
-    last = Trainer(*session, **reporter, signals, clock).Run();
+    last = RunJob(context, **reporter, signals, clock);
     return Status::Ok();
   });
   if (!status.ok()) {

@@ -41,7 +41,7 @@ Result<int> List(Connection& connection, bool json) {
                     Printable(job.name(), 30),
                     v1::JobState_Name(job.state()),
                     job.reason(),
-                    StrCat(progress.step(), "/", job.spec().max_steps()),
+                    StrCat(progress.step(), "/", progress.max_steps()),
                     progress.has_train_loss() ? FormatFixed(progress.train_loss(), 3) : "-",
                     FormatTime(job.create_time(), job.has_create_time())});
   }

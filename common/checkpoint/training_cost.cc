@@ -16,7 +16,7 @@ double FlopsPerToken(const JobSpec& spec, const ModelParams& params) {
 
 double TrainingSeconds(const JobSpec& spec, const ModelParams& params, double flops_per_second) {
   const double tokens_of_rank =
-      static_cast<double>(spec.max_steps) *
+      static_cast<double>(TotalSteps(spec)) *
       static_cast<double>(spec.batch_size * spec.num_microbatches * spec.seq_len);
   return tokens_of_rank * FlopsPerToken(spec, params) / flops_per_second;
 }

@@ -16,7 +16,7 @@ inline constexpr double kCpuFlopsPerCore = 30e9;
 // repeats their forward pass.
 double FlopsPerToken(const JobSpec& spec, const ModelParams& params);
 
-// Of max_steps, without evaluation, where every rank does `flops_per_second`.
+// Of all steps, without evaluation, where every rank does `flops_per_second`.
 double TrainingSeconds(const JobSpec& spec, const ModelParams& params, double flops_per_second);
 
 }  // namespace mft

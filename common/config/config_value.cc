@@ -13,6 +13,7 @@ namespace mft {
 
 namespace {
 constexpr size_t kMaxStringBytes = size_t{64} << 10;
+constexpr size_t kMaxIntegers = 64;  // of a list
 constexpr size_t kMaxLabels = 64;
 constexpr size_t kMaxLabelBytes = 253;
 
@@ -248,6 +249,29 @@ std::string ReadValue(const ConfigNode& node,
   }
   if (values.empty()) {
     return "must name at least one";
+  }
+  out = values;
+  return "";
+}
+
+std::string ReadValue(const ConfigNode& node, const FieldRule& rule, std::vector<int64_t>& out) {
+  if (node.kind != ConfigNode::Kind::kList) {
+    return Must("a list such as [1, 2]", node);
+  }
+  if (node.items.size() > kMaxIntegers) {
+    return StrCat("has ", node.items.size(), " elements; at most ", kMaxIntegers, " are taken");
+  }
+  std::vector<int64_t> values;
+  for (const ConfigNode& item : node.items) {
+    int64_t value = 0;
+    const std::string problem = ReadValue(item, rule, value);
+    if (!problem.empty()) {
+      return problem;
+    }
+    if (std::find(values.begin(), values.end(), value) != values.end()) {
+      return StrCat("names ", value, " twice");
+    }
+    values.push_back(value);
   }
   out = values;
   return "";

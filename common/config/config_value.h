@@ -18,6 +18,7 @@ std::string ReadValue(const ConfigNode& node, const FieldRule& rule, int64_t& ou
 std::string ReadValue(const ConfigNode& node, const FieldRule& rule, double& out);
 std::string ReadValue(const ConfigNode& node, const FieldRule& rule, std::string& out);
 std::string ReadValue(const ConfigNode& node, const FieldRule& rule, std::vector<std::string>& out);
+std::string ReadValue(const ConfigNode& node, const FieldRule& rule, std::vector<int64_t>& out);
 
 // One label: key and value as Kubernetes bounds them, roughly.
 std::string ReadLabel(const std::string& key,

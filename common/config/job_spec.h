@@ -75,6 +75,7 @@ struct MftdSpec {
   std::vector<std::string> export_formats = {"mistral"};  // key "export"
   bool keep_best = false;  // the checkpoint with the lowest eval loss stays beside the newest
   EarlyStopSpec early_stop;
+  std::vector<int64_t> seeds;  // not empty: a run for each, instead of `seed`, the best kept
   std::string nonfinite = "fail";
   std::string deterministic = "auto";
   std::string priority = "normal";
@@ -108,6 +109,14 @@ struct JobSpec {
   LoraSpec lora;
   MftdSpec mftd;
 };
+
+// A run for each of mftd.seeds, or one.
+inline int64_t TotalRuns(const JobSpec& spec) {
+  return spec.mftd.seeds.empty() ? 1 : static_cast<int64_t>(spec.mftd.seeds.size());
+}
+inline int64_t TotalSteps(const JobSpec& spec) {
+  return TotalRuns(spec) * spec.max_steps;
+}
 
 // visitor(key, member, rule) for values, visitor(key, member) for sections.
 // `Self` is the struct, const or not.
@@ -184,6 +193,7 @@ void VisitFields(Visitor&& visit, auto& self) requires
   visit("export", self.export_formats, OneOf({"mistral", "peft", "merged", "hf"}));
   visit("keep_best", self.keep_best, FieldRule{});
   visit("early_stop", self.early_stop);
+  visit("seeds", self.seeds, AtLeast(0));
   visit("nonfinite", self.nonfinite, OneOf({"fail", "pause", "skip"}));
   visit("deterministic", self.deterministic, OneOf({"auto", "true", "false"}));
   visit("priority", self.priority, OneOf({"urgent", "normal", "low"}));

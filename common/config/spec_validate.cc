@@ -150,6 +150,19 @@ class Validator {
     if (spec_.no_eval && spec_.mftd.early_stop.patience > 0) {
       Add("mftd.early_stop.patience", {"no_eval"}, "needs evaluations, and no_eval is true");
     }
+    if (!spec_.mftd.seeds.empty()) {
+      if (spec_.no_eval) {
+        Add("mftd.seeds", {"no_eval"}, "needs evaluations to choose by, and no_eval is true");
+      }
+      if (spec_.no_ckpt) {
+        Add("mftd.seeds", {"no_ckpt"}, "needs checkpoints, and no_ckpt is true");
+      }
+      if (!spec_.mftd.resume_from.empty()) {
+        Add("mftd.seeds",
+            {"mftd.resume_from"},
+            "cannot be combined with mftd.resume_from, whose checkpoint has a seed of its own");
+      }
+    }
     if (spec_.no_ckpt && spec_.mftd.keep_best) {
       Add("mftd.keep_best", {"no_ckpt"}, "needs checkpoints, and no_ckpt is true");
     }

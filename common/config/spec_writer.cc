@@ -69,9 +69,10 @@ std::string Scalar(double value) {
   return text;
 }
 
-std::string Scalar(const std::vector<std::string>& values) {
+template <typename T>
+std::string Scalar(const std::vector<T>& values) {
   std::vector<std::string> items;
-  for (const std::string& value : values) {
+  for (const T& value : values) {
     items.push_back(Scalar(value));
   }
   return StrCat("[", Join(items, ", "), "]");

@@ -148,7 +148,7 @@ void ControlLoop::Impl::Handle(AdmittedCommand& command) {
   job.reason = reason::kWaitingForPreparation;
   job.message = "accepted";
   job.created_micros = pending.created_micros;
-  job.progress.max_steps = request.spec.max_steps;
+  job.progress.max_steps = TotalSteps(request.spec);
   job.estimate = request.estimate.SerializeAsString();
   Changes changes(state_, Now());
   changes.AddJob(std::move(job));

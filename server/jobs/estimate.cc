@@ -95,7 +95,7 @@ int64_t CheckpointBytes(const JobSpec& spec,
       spec.ckpt_freq > 0 ? (spec.max_steps + spec.ckpt_freq - 1) / spec.ckpt_freq : 1;
   // A new checkpoint is complete before an old one goes.
   const int64_t held = spec.num_ckpt_keep > 0 ? std::min(written, spec.num_ckpt_keep + 1) : written;
-  return held * (weights + trainable * kSavedStateBytes);
+  return TotalRuns(spec) * held * (weights + trainable * kSavedStateBytes);
 }
 
 void EstimateTime(const JobSpec& spec,

@@ -111,31 +111,49 @@ Status Reporter::Phase(std::string_view phase, std::string_view detail) {
   return Append(PhaseRecord{.phase = std::string(phase), .detail = std::string(detail)});
 }
 
-Status Reporter::Resumed(int64_t from_step) {
-  return Append(ResumeRecord{.from_step = from_step});
+void Reporter::SetPart(int64_t first_step, int64_t max_steps) {
+  part_begin_ = first_step;
+  job_steps_ = max_steps;
 }
 
-Status Reporter::Step(const StepRecord& step) {
+Status Reporter::Resumed(int64_t from_step) {
+  return Append(ResumeRecord{.from_step = part_begin_ + from_step});
+}
+
+Status Reporter::Step(const StepRecord& of_run) {
   const int64_t now = clock_.WallMicros();
+  StepRecord step = of_run;
+  if (job_steps_ > 0) {
+    step.step += part_begin_;
+    step.max_steps = job_steps_;
+    const int64_t left = of_run.max_steps - of_run.step;
+    const double per_step =
+        left > 0 ? of_run.eta_seconds / static_cast<double>(left) : of_run.step_seconds;
+    step.eta_seconds = per_step * static_cast<double>(step.max_steps - step.step);
+  }
   WriteStderr(
       FormatStepLine(step, {.wall_micros = now, .seconds_since_start = SecondsSinceStart()}));
   if (metrics_ != nullptr) {
-    MFT_RETURN_IF_ERROR(Persist([&] { return metrics_->Train(step, now); }));
+    MFT_RETURN_IF_ERROR(Persist([&] { return metrics_->Train(of_run, now); }));
   }
   return Append(step);
 }
 
-Status Reporter::Eval(const EvalRecord& eval) {
+Status Reporter::Eval(const EvalRecord& of_run) {
   const int64_t now = clock_.WallMicros();
+  EvalRecord eval = of_run;
+  eval.step += part_begin_;
   WriteStderr(
       FormatEvalLine(eval, {.wall_micros = now, .seconds_since_start = SecondsSinceStart()}));
   if (metrics_ != nullptr) {
-    MFT_RETURN_IF_ERROR(Persist([&] { return metrics_->Eval(eval, now); }));
+    MFT_RETURN_IF_ERROR(Persist([&] { return metrics_->Eval(of_run, now); }));
   }
   return Append(eval);
 }
 
-Status Reporter::Checkpoint(const CheckpointRecord& checkpoint) {
+Status Reporter::Checkpoint(const CheckpointRecord& of_run) {
+  CheckpointRecord checkpoint = of_run;
+  checkpoint.step += part_begin_;
   Line("checkpointing",
        LogLevel::kInfo,
        StrCat("Done dumping checkpoint in ", checkpoint.path, " for step: ", checkpoint.step));
@@ -173,8 +191,9 @@ void Reporter::Message(LogLevel level, std::string_view text) {
 
 void Reporter::Beat(int64_t step) {
   step_ = step;
+  const int64_t of_job = part_begin_ + step;
   if (heartbeat_ != nullptr) {
-    heartbeat_->Write({.step = step,
+    heartbeat_->Write({.step = of_job,
                        .wall_micros = clock_.WallMicros(),
                        .memory_bytes = ReadProcessMemory().resident_bytes});
   }

@@ -39,21 +39,25 @@ class Reporter {
                                                 const StopSignals& signals,
                                                 const Clock& clock);
 
+  // From here on the run is the part of a job that begins after `first_step` of `max_steps` (0:
+  // the run is the job): what is told of it counts the job's steps. Metric files count the run's.
+  void SetPart(int64_t first_step, int64_t max_steps);
+
   // From here on steps and evaluations go to run_dir's metric files too.
   Status OpenMetrics(const MetricsLog::Options& options);
   MetricsLengths metrics_lengths() const;
 
   Status Phase(std::string_view phase, std::string_view detail = {});
   Status Resumed(int64_t from_step);
-  Status Step(const StepRecord& step);
-  Status Eval(const EvalRecord& eval);
-  Status Checkpoint(const CheckpointRecord& checkpoint);  // synced
+  Status Step(const StepRecord& of_run);
+  Status Eval(const EvalRecord& of_run);
+  Status Checkpoint(const CheckpointRecord& of_run);  // synced
   // The last record, synced. Tried once: what it cannot say on a full disk, the exit code does.
   void Final(const FinalRecord& final_record);
   // Best effort, as all that is only read by people.
   void Message(LogLevel level, std::string_view text);
   void Beat(int64_t step);
-  int64_t last_step() const { return step_; }
+  int64_t last_step() const { return part_begin_ + step_; }  // of the job
 
   // Runs `work`; while it fails for lack of disk space, waits and runs it again, so it must be
   // repeatable. RESOURCE_EXHAUSTED (DISK_FULL) after `disk_give_up`, or when a stop is requested
@@ -80,6 +84,8 @@ class Reporter {
   std::unique_ptr<MetricsLog> metrics_;
   std::string phase_;
   int64_t step_ = 0;  // of the last heartbeat
+  int64_t part_begin_ = 0;
+  int64_t job_steps_ = 0;
 };
 
 // Resident memory of this process, now and at its peak (VmRSS, VmHWM); 0 where unknown.

@@ -18,7 +18,7 @@ template <typename T>
 FieldDescriptor::CppType TypeOf() {
   if constexpr (std::is_same_v<T, bool>) {
     return FieldDescriptor::CPPTYPE_BOOL;
-  } else if constexpr (std::is_same_v<T, int64_t>) {
+  } else if constexpr (std::is_same_v<T, int64_t> || std::is_same_v<T, std::vector<int64_t>>) {
     return FieldDescriptor::CPPTYPE_INT64;
   } else if constexpr (std::is_same_v<T, double>) {
     return FieldDescriptor::CPPTYPE_DOUBLE;
@@ -51,7 +51,10 @@ struct Compare {
       EXPECT_TRUE(field->is_map()) << key;
     } else {
       EXPECT_EQ(field->cpp_type(), TypeOf<T>()) << key;
-      EXPECT_EQ(field->is_repeated(), (std::is_same_v<T, std::vector<std::string>>)) << key;
+      EXPECT_EQ(
+          field->is_repeated(),
+          (std::is_same_v<T, std::vector<std::string>> || std::is_same_v<T, std::vector<int64_t>>))
+          << key;
       EXPECT_TRUE(field->is_repeated() || field->has_presence())
           << key << " cannot tell unset from zero";
     }

@@ -71,6 +71,12 @@ TEST(ValidateSpec, WhatIsChosenByEvaluationNeedsOne) {
   EXPECT_THAT(ProblemsOf(eval + "no_ckpt: true\nmftd.keep_best: true\n"),
               ElementsAre(HasSubstr("mftd.keep_best:7: needs checkpoints")));
   EXPECT_THAT(ProblemsOf("mftd.early_stop.min_delta: 0.1\n"), IsEmpty());
+  EXPECT_THAT(ProblemsOf(eval + "mftd.seeds: [3, 0]\n"), IsEmpty());
+  EXPECT_THAT(ProblemsOf(eval + "mftd.seeds: [3, 3]\n"),
+              ElementsAre(HasSubstr("mftd.seeds:6: names 3 twice")));
+  EXPECT_THAT(ProblemsOf(eval + "mftd.seeds: 3\n"), ElementsAre(HasSubstr("a list such as")));
+  EXPECT_THAT(ProblemsOf(eval + "mftd.seeds: [-1]\n").size(), 1);
+  EXPECT_THAT(ProblemsOf("no_ckpt: true\nmftd: {seeds: [1], resume_from: x}\n").size(), 3);
   EXPECT_THAT(ProblemsOf(eval + "mftd.early_stop: {patience: -1, min_delta: -1}\n").size(), 2);
 }
 

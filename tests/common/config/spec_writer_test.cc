@@ -31,6 +31,9 @@ struct Unusual {
   void operator()(const char* /*key*/, std::vector<std::string>& value, const FieldRule& rule) {
     value = {rule.choices[2], rule.choices[0]};
   }
+  void operator()(const char* /*key*/, std::vector<int64_t>& value, const FieldRule& /*rule*/) {
+    value = {7, 0, 5};
+  }
   void operator()(const char* /*key*/,
                   std::map<std::string, std::string>& value,
                   const FieldRule& /*rule*/) {

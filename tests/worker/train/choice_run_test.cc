@@ -10,6 +10,7 @@
 #include "common/base/files.h"
 #include "common/base/strings.h"
 #include "common/checkpoint/checkpoint_dir.h"
+#include "tests/support/fixtures.h"
 #include "tests/support/temp_dir.h"
 #include "tests/worker/train/train_run.h"
 
@@ -17,6 +18,7 @@ namespace mft {
 namespace {
 
 using testing::Ended;
+using testing::ReadJsonLines;
 using testing::TempDir;
 using testing::TrainRun;
 
@@ -177,6 +179,115 @@ TEST(EarlyStop, CountsOnThroughAKill) {
   run.Wait();
   ASSERT_EQ(run.Run().exit_code, 0);
   EXPECT_EQ(Final(run).step, 8);
+}
+
+// Three runs from fresh adapters that differ in their seed alone.
+TrainRun Seeds(const std::string& directory) {
+  TrainRun run(directory, "dense");
+  run.spec.mftd.init_adapter.clear();
+  run.spec.max_steps = 10;
+  run.spec.no_eval = false;
+  run.spec.eval_freq = 5;
+  run.spec.ckpt_freq = 4;
+  run.spec.num_ckpt_keep = 2;
+  run.spec.mftd.seeds = {5, 0, 11};
+  return run;
+}
+
+Json SeedsFile(const TrainRun& run) {
+  return ParseJson(ReadFile(run.RunFile("seeds.json")).value()).value();
+}
+
+TEST(Seeds, TheRunWithTheLowestEvalLossIsTheResult) {
+  TempDir dir;
+  TrainRun run = Seeds(dir.path() + "/a");
+  run.spec.mftd.export_formats = {"mistral", "peft"};
+  const Ended ended = run.Run();
+  ASSERT_EQ(ended.exit_code, 0) << ended.log;
+  // Steps of the job go up without a gap, evaluations and checkpoints count the same ones.
+  const auto steps = run.Records<StepRecord>();
+  ASSERT_EQ(steps.size(), 30U);
+  for (size_t i = 0; i < steps.size(); ++i) {
+    EXPECT_EQ(steps[i].step, static_cast<int64_t>(i) + 1);
+    EXPECT_EQ(steps[i].max_steps, 30);
+  }
+  EXPECT_EQ(Final(run).step, 30);
+  const auto evals = run.Records<EvalRecord>();
+  ASSERT_EQ(evals.size(), 6U);
+  EXPECT_EQ(evals[3].step, 20);
+  EXPECT_EQ(run.Records<CheckpointRecord>().back().step, 30);
+  // The last evaluation of each run decides.
+  const std::vector<double> last = {evals[1].eval_loss, evals[3].eval_loss, evals[5].eval_loss};
+  EXPECT_NE(last[0], last[1]);
+  const auto best = static_cast<size_t>(std::min_element(last.begin(), last.end()) - last.begin());
+  const int64_t seed = run.spec.mftd.seeds[best];
+  const Json file = SeedsFile(run);
+  EXPECT_EQ(file["best"], seed);
+  for (size_t i = 0; i < last.size(); ++i) {
+    EXPECT_EQ(file["runs"][i]["seed"], run.spec.mftd.seeds[i]);
+    EXPECT_EQ(file["runs"][i]["eval_loss"], last[i]);
+  }
+  EXPECT_NE(Final(run).message.find(StrCat("the best of 3 seeds is ", seed)), std::string::npos)
+      << Final(run).message;
+  EXPECT_EQ(ListCheckpointSteps(run.spec.run_dir), (std::vector<int64_t>{8, 10}));
+  EXPECT_TRUE(PathExists(run.RunFile("exports/checkpoint_000010/peft/adapter_config.json")));
+  EXPECT_FALSE(
+      PathExists(run.RunFile(StrCat("seeds/", run.spec.mftd.seeds[(best + 1) % 3], "/exports"))));
+  // It is bit by bit what a job of that seed alone gives.
+  TrainRun alone = Seeds(dir.path() + "/b");
+  alone.spec.seed = seed;
+  alone.spec.mftd.seeds.clear();
+  ASSERT_EQ(alone.Run().exit_code, 0);
+  EXPECT_EQ(ReadFile(run.TrainedFile(10)).value(), ReadFile(alone.TrainedFile(10)).value());
+  EXPECT_EQ(ReadJsonLines(run.RunFile("metrics.train.jsonl")).back()["step"], 10);
+}
+
+TEST(Seeds, ChooseAlikeWheneverTheyAreKilled) {
+  TempDir dir;
+  TrainRun undisturbed = Seeds(dir.path() + "/a");
+  TrainRun killed = Seeds(dir.path() + "/b");
+  ASSERT_EQ(undisturbed.Run().exit_code, 0);
+  int64_t reached = 0;
+  for (const int64_t step : {2, 7, 13, 19, 24, 30}) {
+    killed.Start();
+    killed.WaitFor([step](const Record& record) {
+      const auto* body = std::get_if<StepRecord>(&record.body);
+      return body != nullptr && body->step >= step;
+    });
+    killed.Signal(SIGKILL);
+    killed.Wait();
+    for (const StepRecord& record : killed.Records<StepRecord>()) {
+      reached = std::max(reached, record.step);
+    }
+  }
+  const Ended ended = killed.Run();
+  ASSERT_EQ(ended.exit_code, 0) << ended.log;
+  EXPECT_GE(reached, 24);
+  EXPECT_EQ(SeedsFile(killed), SeedsFile(undisturbed));
+  EXPECT_EQ(ReadFile(killed.TrainedFile(10)).value(),
+            ReadFile(undisturbed.TrainedFile(10)).value());
+}
+
+TEST(Seeds, AStopEndsTheJobAndTheNextAttemptGoesOnAtThatSeed) {
+  TempDir dir;
+  TrainRun run = Seeds(dir.path());
+  run.spec.max_steps = 60;
+  run.spec.eval_freq = 60;
+  run.Start();
+  ASSERT_TRUE(run.WaitFor([](const Record& record) {
+    const auto* body = std::get_if<StepRecord>(&record.body);
+    return body != nullptr && body->step >= 65;
+  }));
+  run.Signal(SIGTERM);
+  run.Wait();
+  const FinalRecord final = Final(run);
+  EXPECT_EQ(final.outcome, "stopped");
+  EXPECT_GE(final.step, 65);
+  EXPECT_NE(final.message.find("seed 0: stopped on request"), std::string::npos) << final.message;
+  EXPECT_FALSE(PathExists(run.RunFile("checkpoints")));  // nothing is chosen yet
+  ASSERT_EQ(run.Run().exit_code, 0);
+  EXPECT_EQ(run.Records<StepRecord>().front().step, final.step + 1);
+  EXPECT_EQ(run.Records<StepRecord>().back().step, 180);
 }
 
 TEST(Evaluation, WithoutATokenToPredictIsRefused) {
