@@ -6,6 +6,7 @@
 
 #include "common/base/files.h"
 #include "common/base/strings.h"
+#include "common/checkpoint/hf_config.h"
 
 namespace mft {
 
@@ -32,6 +33,15 @@ constexpr int64_t kMaxExperts = 1 << 10;
 constexpr std::array kUnsupported = {
     "yarn", "llama_4_scaling", "vision_encoder", "quantization", "q_lora_rank"};
 
+constexpr std::string_view kHfConfig = "config.json";
+
+// Repositories with both say the same in them.
+std::string ParamsPath(const std::string& directory) {
+  std::string path = JoinPath(directory, "params.json");
+  const std::string config = JoinPath(directory, kHfConfig);
+  return !PathExists(path) && PathExists(config) ? config : path;
+}
+
 Result<int64_t> Size(const Json& json, const char* key, int64_t max) {
   MFT_ASSIGN_OR_RETURN(const int64_t value, GetInt(json, key));
   if (value < 1 || value > max) {
@@ -46,9 +56,6 @@ Status CheckSupported(const Json& json) {
       return Unimplemented(
           StrCat("\"", key, "\": models with it cannot be trained by this version"));
     }
-  }
-  if (BoolOr(json, "tied_embeddings", false)) {
-    return Unimplemented("\"tied_embeddings\": models with it cannot be trained by this version");
   }
   if (StringOr(json, "model_type", "transformer") != "transformer") {
     return Unimplemented(StrCat("\"model_type\" is \"",
@@ -124,6 +131,7 @@ Result<ModelParams> ParseParams(const Json& json) {
     return InvalidArgument(StrCat("\"rope_theta\" must be positive, not ", params.rope_theta));
   }
   MFT_ASSIGN_OR_RETURN(params.moe, ReadMoe(json));
+  params.tied_embeddings = BoolOr(json, "tied_embeddings", false);
   return params;
 }
 
@@ -161,7 +169,7 @@ int64_t LoraParametersOfLayer(const ModelParams& params,
 }  // namespace
 
 Result<Json> ReadParamsJson(const std::string& directory) {
-  const std::string path = JoinPath(directory, "params.json");
+  const std::string path = ParamsPath(directory);
   MFT_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxParamsBytes));
   auto json = ParseJson(text, 16);
   if (!json.ok()) {
@@ -170,7 +178,11 @@ Result<Json> ReadParamsJson(const std::string& directory) {
   if (!json->is_object()) {
     return InvalidArgument(StrCat(path, ": must be a JSON object"));
   }
-  return json;
+  if (!path.ends_with(kHfConfig)) {
+    return json;
+  }
+  auto params = ParamsOfHfConfig(*json);
+  return params.ok() ? std::move(params) : Result<Json>(params.status().WithContext(path));
 }
 
 Result<std::string> DerivedParamsJson(const std::string& model_dir, const ModelParams& params) {
@@ -186,9 +198,8 @@ Result<std::string> DerivedParamsJson(const std::string& model_dir, const ModelP
 Result<ModelParams> ReadModelParams(const std::string& model_dir) {
   MFT_ASSIGN_OR_RETURN(const Json json, ReadParamsJson(model_dir));
   auto params = ParseParams(json);
-  return params.ok()
-             ? std::move(params)
-             : Result<ModelParams>(params.status().WithContext(JoinPath(model_dir, "params.json")));
+  return params.ok() ? std::move(params)
+                     : Result<ModelParams>(params.status().WithContext(ParamsPath(model_dir)));
 }
 
 Result<std::optional<LoraParams>> ReadLoraParams(const std::string& directory) {
@@ -223,6 +234,9 @@ std::string ModelParamsToJson(const ModelParams& params, const LoraParams* lora)
                     {"dropout", lora->dropout},
                     {"scaling", lora->scaling}};
   }
+  if (params.tied_embeddings) {
+    json["tied_embeddings"] = true;
+  }
   json["moe"] = nullptr;
   if (params.moe) {
     json["moe"] = {{"num_experts", params.moe->num_experts},
@@ -235,7 +249,8 @@ int64_t TotalParameters(const ModelParams& params) {
   const int64_t experts = params.moe ? params.moe->num_experts : 1;
   const int64_t gate = params.moe ? params.moe->num_experts * params.dim : 0;
   const int64_t layer = ProjectionParameters(params, experts) + gate + 2 * params.dim;
-  return 2 * params.vocab_size * params.dim + params.n_layers * layer + params.dim;
+  const int64_t outside = (params.tied_embeddings ? 1 : 2) * params.vocab_size * params.dim;
+  return outside + params.n_layers * layer + params.dim;
 }
 
 int64_t ActiveMatmulParameters(const ModelParams& params) {
@@ -307,8 +322,10 @@ std::string RouterName(int64_t layer) {
 
 std::vector<TensorShape> ModelTensors(const ModelParams& params) {
   std::vector<TensorShape> tensors = {{"tok_embeddings.weight", {params.vocab_size, params.dim}},
-                                      {"norm.weight", {params.dim}},
-                                      {"output.weight", {params.vocab_size, params.dim}}};
+                                      {"norm.weight", {params.dim}}};
+  if (!params.tied_embeddings) {
+    tensors.push_back({"output.weight", {params.vocab_size, params.dim}});
+  }
   for (int64_t layer = 0; layer < params.n_layers; ++layer) {
     for (const std::string& module : kModules) {
       for (const std::string& name : ProjectionNames(params, layer, module)) {

@@ -29,6 +29,7 @@ struct ModelParams {
   double rope_theta = 10000.0;
   bool rope_theta_given = false;
   std::optional<MoeParams> moe;
+  bool tied_embeddings = false;  // the output matrix is the embeddings'
 };
 
 // The lora section of a checkpoint's params.json.
@@ -39,16 +40,17 @@ struct LoraParams {
   double scaling = 2.0;
 };
 
-// Reads and checks <model_dir>/params.json: every size positive and bounded, heads divisible,
-// required keys there. A missing rope_theta is 1e4 with a sliding window and 1e6 without
-// (formats.md 5.1); rope_theta_given says so. Architectures that this build cannot train (YaRN,
-// tied embeddings, vision) are UNIMPLEMENTED.
+// Reads and checks <model_dir>/params.json, or where there is none Hugging Face's config.json:
+// every size positive and bounded, heads divisible, required keys there. A missing rope_theta is
+// 1e4 with a sliding window and 1e6 without (formats.md 5.1); rope_theta_given says so.
+// Architectures that this build cannot train (YaRN, vision) are UNIMPLEMENTED.
 Result<ModelParams> ReadModelParams(const std::string& model_dir);
 
 // The lora section of <directory>/params.json; nothing where there is none.
 Result<std::optional<LoraParams>> ReadLoraParams(const std::string& directory);
 
-// <directory>/params.json as it is: a JSON object.
+// <directory>/params.json as it is: a JSON object; where there is none, what config.json says in
+// its words (hf_config.h).
 Result<Json> ReadParamsJson(const std::string& directory);
 
 // params.json for weights made from those of <model_dir>: every key of its own, the sizes and the

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/tokenizer/tokenizer.h"
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <optional>
@@ -99,6 +100,23 @@ Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path) {
                                 "tokenizer.model.v1, .v2, .v3, .v7)"));
 }
 
+namespace {
+// Hugging Face's repositories have the same file twice: with its version, and under the plain name
+// that transformers reads.
+void RemoveUnversionedCopy(const std::string& model_dir, std::vector<std::string>& names) {
+  const std::string plain = "tokenizer.model";
+  const auto bytes = ReadFile(JoinPath(model_dir, plain));
+  const bool copied =
+      bytes.ok() && std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+        const auto other = ReadFile(JoinPath(model_dir, name));
+        return name != plain && other.ok() && *other == *bytes;
+      });
+  if (copied) {
+    std::erase(names, plain);
+  }
+}
+}  // namespace
+
 Result<std::string> FindTokenizerFile(const std::string& model_dir) {
   MFT_ASSIGN_OR_RETURN(const auto names, ListDir(model_dir));
   std::vector<std::string> found;
@@ -109,6 +127,9 @@ Result<std::string> FindTokenizerFile(const std::string& model_dir) {
   }
   if (found.empty()) {
     return NotFound(StrCat(model_dir, ": no tokenizer (tokenizer.model.v3 or the like)"));
+  }
+  if (found.size() > 1) {
+    RemoveUnversionedCopy(model_dir, found);
   }
   if (found.size() > 1) {
     return FailedPrecondition(StrCat(model_dir,

@@ -8,7 +8,7 @@
 #include "common/base/files.h"
 #include "common/base/ids.h"
 #include "common/base/strings.h"
-#include "common/checkpoint/model_files.h"
+#include "common/checkpoint/model_weights.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/job_proto.h"
 
@@ -73,8 +73,7 @@ v1::Estimate Estimate(const JobSpec& spec, const NodeDevice& node) {
   const int cores = spec.mftd.threads > 0
                         ? static_cast<int>(spec.mftd.threads)
                         : std::max(1, node.cores / static_cast<int>(spec.mftd.ranks));
-  const auto weights = FindModelWeights(spec.model_id_or_path);
-  const Result<int64_t> bytes = weights.ok() ? FileSize(*weights) : weights.status();
+  const Result<int64_t> bytes = WeightFileBytes(spec.model_id_or_path);
   return EstimateToProto(
       EstimateJob(spec,
                   *params,

@@ -8,7 +8,6 @@
 #include "common/base/json.h"
 #include "common/base/strings.h"
 #include "common/checkpoint/hf_layout.h"
-#include "common/checkpoint/model_files.h"
 #include "worker/export/adapter_export.h"
 #include "worker/export/hf_export.h"
 #include "worker/export/merged_model.h"
@@ -35,9 +34,8 @@ Status ExportMistral(const ExportSource& source, const std::string& directory) {
 }
 
 Status ExportMerged(const ExportSource& source, const std::string& directory) {
-  MFT_ASSIGN_OR_RETURN(const std::string weights, FindModelWeights(source.model_dir));
   MFT_RETURN_IF_ERROR(WriteMergedModel(JoinPath(directory, "consolidated.safetensors"),
-                                       weights,
+                                       source.model_dir,
                                        source.model,
                                        source.adapters,
                                        source.merged_dtype));

@@ -12,7 +12,7 @@
 #include "common/base/json.h"
 #include "common/base/strings.h"
 #include "common/checkpoint/hf_layout.h"
-#include "common/checkpoint/model_files.h"
+#include "common/checkpoint/model_weights.h"
 #include "worker/export/merged_model.h"
 
 namespace mft {
@@ -101,8 +101,7 @@ Status WriteTokenizer(const std::string& file, const std::string& directory) {
 }  // namespace
 
 Status WriteHuggingFaceModel(const ExportSource& source, const std::string& directory) {
-  MFT_ASSIGN_OR_RETURN(const std::string weights, FindModelWeights(source.model_dir));
-  MFT_ASSIGN_OR_RETURN(const auto base, SafetensorsFile::Open(weights));
+  MFT_ASSIGN_OR_RETURN(const auto base, ModelWeights::Open(source.model_dir, source.model));
   MFT_ASSIGN_OR_RETURN(
       auto tensors,
       MergedTensors(*base,

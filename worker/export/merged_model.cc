@@ -6,7 +6,6 @@
 
 #include "common/base/strings.h"
 #include "common/checkpoint/hf_layout.h"
-#include "common/checkpoint/model_files.h"
 #include "worker/export/tensor_bytes.h"
 #include "worker/kernels/kernels.h"
 
@@ -25,19 +24,33 @@ View MatrixOf(LoraStore& adapters, const std::string& name) {
 
 // How one tensor is made from the base's.
 struct Recipe {
+  const ModelWeights* base = nullptr;
   TensorEntry entry;
   View a, b;  // data null: not adapted
   float scaling = 1;
   DType dtype = DType::kF32;
-  bool permuted = false;
+  bool reordered = false;  // of the base's rows
+  bool permuted = false;   // of the rows written
   int64_t head_dim = 0;
 
   bool adapted() const { return a.data != nullptr && b.data != nullptr; }
-  bool is_copy() const { return !adapted() && !permuted && dtype == entry.dtype; }
+  bool is_copy() const { return !adapted() && reordered == permuted && dtype == entry.dtype; }
 };
 
+// Nothing is written in fp16: sums may overflow it.
+DType WrittenAs(DType dtype) {
+  return dtype == DType::kF16 ? DType::kBF16 : dtype;
+}
+
 Bytes Make(const Recipe& recipe) {
-  std::vector<float> weight = Widen(recipe.entry);
+  TensorEntry entry = recipe.entry;
+  Bytes in_order;
+  if (recipe.reordered) {
+    in_order.resize(entry.data.size());
+    recipe.base->CopyRows(entry.name, in_order.data());
+    entry.data = in_order;
+  }
+  std::vector<float> weight = Widen(entry);
   if (recipe.adapted()) {
     CpuKernels().gemm(MatrixView(weight.data(), recipe.entry.shape[0], recipe.entry.shape[1]),
                       recipe.b,
@@ -52,22 +65,23 @@ Bytes Make(const Recipe& recipe) {
 }
 }  // namespace
 
-Result<std::vector<TensorToWrite>> MergedTensors(const SafetensorsFile& base,
+Result<std::vector<TensorToWrite>> MergedTensors(const ModelWeights& base,
                                                  const ModelParams& params,
                                                  LoraStore& adapters,
                                                  const MergeOptions& options) {
   const std::vector<TensorShape> expected = ModelTensors(params);
-  MFT_RETURN_IF_ERROR(CheckTensors(base, expected));
   const bool hf = options.style == NameStyle::kHuggingFace;
   std::vector<TensorToWrite> tensors;
   for (const TensorShape& each : expected) {
-    const TensorEntry& entry = *base.Find(each.name);
+    const TensorEntry& entry = base.At(each.name);
     const std::string module = each.name.substr(0, each.name.size() - kWeight.size());
-    Recipe recipe{.entry = entry,
+    Recipe recipe{.base = &base,
+                  .entry = entry,
                   .a = MatrixOf(adapters, module + ".lora_A.weight"),
                   .b = MatrixOf(adapters, module + ".lora_B.weight"),
                   .scaling = static_cast<float>(adapters.options().scaling),
-                  .dtype = options.dtype.value_or(entry.dtype),
+                  .dtype = options.dtype.value_or(WrittenAs(entry.dtype)),
+                  .reordered = base.IsReordered(each.name),
                   .permuted = hf && RotaryHeads(params, module) > 0,
                   .head_dim = params.head_dim};
     TensorToWrite tensor{.name = hf ? StrCat(HfModule(module), kWeight) : each.name,
@@ -83,11 +97,11 @@ Result<std::vector<TensorToWrite>> MergedTensors(const SafetensorsFile& base,
 }
 
 Status WriteMergedModel(const std::string& path,
-                        const std::string& base_weights,
+                        const std::string& model_dir,
                         const ModelParams& params,
                         LoraStore& adapters,
                         std::optional<DType> dtype) {
-  MFT_ASSIGN_OR_RETURN(const auto base, SafetensorsFile::Open(base_weights));
+  MFT_ASSIGN_OR_RETURN(const auto base, ModelWeights::Open(model_dir, params));
   MFT_ASSIGN_OR_RETURN(auto tensors, MergedTensors(*base, params, adapters, {.dtype = dtype}));
   return WriteSafetensors(path, std::move(tensors));
 }

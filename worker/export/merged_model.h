@@ -9,6 +9,7 @@
 
 #include "common/base/status.h"
 #include "common/checkpoint/model_params.h"
+#include "common/checkpoint/model_weights.h"
 #include "common/checkpoint/safetensors.h"
 #include "worker/model/lora_store.h"
 
@@ -18,19 +19,19 @@ enum class NameStyle { kMistral, kHuggingFace };  // and the order of rows that 
 
 struct MergeOptions {
   NameStyle style = NameStyle::kMistral;
-  std::optional<DType> dtype;  // F32 or BF16; nothing: each tensor has the base's
+  std::optional<DType> dtype;  // F32 or BF16; nothing: each tensor has the base's (bf16 for fp16)
 };
 
 // The model's tensors, in the order of ModelTensors; each is made when it is written. `base` and
-// `adapters` are borrowed until then. INVALID_ARGUMENT where `base` is no such model.
-Result<std::vector<TensorToWrite>> MergedTensors(const SafetensorsFile& base,
+// `adapters` are borrowed until then.
+Result<std::vector<TensorToWrite>> MergedTensors(const ModelWeights& base,
                                                  const ModelParams& params,
                                                  LoraStore& adapters,
                                                  const MergeOptions& options);
 
-// Writes consolidated.safetensors: names as in `base_weights`.
+// Writes consolidated.safetensors from the weights of `model_dir`.
 Status WriteMergedModel(const std::string& path,
-                        const std::string& base_weights,
+                        const std::string& model_dir,
                         const ModelParams& params,
                         LoraStore& adapters,
                         std::optional<DType> dtype);

@@ -4,7 +4,7 @@
 #include <string_view>
 #include <utility>
 
-#include "common/checkpoint/model_files.h"
+#include "common/checkpoint/model_weights.h"
 #include "worker/model/block_names.h"
 #include "worker/model/tensor_values.h"
 
@@ -66,14 +66,19 @@ FullStore::FullStore(const ModelParams& params, bool training) : FullStore(param
 
 Result<std::unique_ptr<FullStore>> FullStore::Load(const std::string& model_dir, bool training) {
   MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(model_dir));
-  MFT_ASSIGN_OR_RETURN(const std::string path, FindModelWeights(model_dir));
   std::unique_ptr<FullStore> store(new FullStore(params));
   {
-    MFT_ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
-    MFT_RETURN_IF_ERROR(CheckTensors(*file, ModelTensors(params)));
-    store->loaded_bf16_ = file->Find("output.weight")->dtype == DType::kBF16;
+    MFT_ASSIGN_OR_RETURN(const auto files, ModelWeights::Open(model_dir, params));
+    store->loaded_bf16_ = files->At(std::string(kEmbeddings)).dtype == DType::kBF16;
+    std::vector<std::byte> in_order;
     for (const Tensor& tensor : store->tensors()) {
-      ReadValues(*file->Find(tensor.name), Part(store->master(), tensor));
+      TensorEntry entry = files->At(tensor.name);
+      if (files->IsReordered(tensor.name)) {
+        in_order.resize(entry.data.size());
+        files->CopyRows(tensor.name, in_order.data());
+        entry.data = in_order;
+      }
+      ReadValues(entry, Part(store->master(), tensor));
     }
   }
   if (training) {
@@ -109,12 +114,16 @@ void FullStore::MakeViews() {
     block.grads = training ? &grads : nullptr;
   }
   head_ = {.embeddings = Matrix(std::string(kEmbeddings)),
-           .output = Matrix("output.weight"),
+           .output = Matrix(OutputName()),
            .norm = MasterOf("norm.weight").f32(),
            .grads = training ? &head_grads_ : nullptr};
   head_grads_ = {.embeddings = GradOf(std::string(kEmbeddings)),
-                 .output = GradOf("output.weight"),
+                 .output = GradOf(OutputName()),
                  .norm = GradOf("norm.weight").f32()};
+}
+
+std::string FullStore::OutputName() const {
+  return params_.tied_embeddings ? std::string(kEmbeddings) : "output.weight";
 }
 
 FrozenMat FullStore::Matrix(const std::string& name) const {

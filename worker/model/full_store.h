@@ -34,6 +34,7 @@ class FullStore final : public ParamStore {
   explicit FullStore(const ModelParams& params);
   void MakeViews();
   FrozenMat Matrix(const std::string& name) const;
+  std::string OutputName() const;
 
   ModelParams params_;
   bool loaded_bf16_ = false;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "worker/model/bf16.h"
+#include "worker/model/fp16.h"
 
 namespace mft {
 
@@ -12,10 +13,11 @@ void ReadValues(const TensorEntry& tensor, std::span<float> to) {
     std::memcpy(to.data(), tensor.data.data(), tensor.data.size());
     return;
   }
+  const bool half = tensor.dtype == DType::kF16;
   for (size_t i = 0; i < to.size(); ++i) {
     uint16_t bits = 0;
     std::memcpy(&bits, tensor.data.data() + i * sizeof bits, sizeof bits);
-    to[i] = FloatFromBf16(bits);
+    to[i] = half ? FloatFromFp16(bits) : FloatFromBf16(bits);
   }
 }
 

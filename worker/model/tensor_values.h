@@ -7,8 +7,8 @@
 
 namespace mft {
 
-// The values of an F32 or BF16 tensor, wherever its bytes lie, as fp32. REQUIRES: `to` has as many
-// elements.
+// The values of an F32, BF16 or F16 tensor, wherever its bytes lie, as fp32. REQUIRES: `to` has as
+// many elements.
 void ReadValues(const TensorEntry& tensor, std::span<float> to);
 
 }  // namespace mft

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "common/checkpoint/model_files.h"
+#include "common/checkpoint/model_weights.h"
 #include "worker/model/aligned_floats.h"
 #include "worker/model/block_names.h"
 #include "worker/model/tensor_values.h"
@@ -10,11 +10,14 @@ namespace mft {
 namespace {
 class ResidentWeights final : public WeightSource {
  public:
-  ResidentWeights(ModelParams params, std::unique_ptr<SafetensorsFile> file)
-      : params_(params), file_(std::move(file)) {
+  ResidentWeights(ModelParams params, std::unique_ptr<ModelWeights> files)
+      : params_(params), files_(std::move(files)) {
     head_ = {.embeddings = Matrix("tok_embeddings.weight"),
-             .output = Matrix("output.weight"),
+             .output = params_.tied_embeddings ? FrozenMat{} : Matrix("output.weight"),
              .norm = Vector("norm.weight")};
+    if (params_.tied_embeddings) {
+      head_.output = head_.embeddings;
+    }
     for (int64_t layer = 0; layer < params_.n_layers; ++layer) {
       blocks_.push_back(Block(layer));
     }
@@ -40,7 +43,7 @@ class ResidentWeights final : public WeightSource {
   }
 
   FrozenMat Matrix(const std::string& name) {
-    const TensorEntry& tensor = *file_->Find(name);
+    const TensorEntry tensor = InOrder(name);
     const int64_t out = tensor.shape[0];
     const int64_t in = tensor.shape[1];
     if (tensor.dtype == DType::kBF16 && UsedWhereMapped(tensor)) {
@@ -49,7 +52,21 @@ class ResidentWeights final : public WeightSource {
     return {MatrixView(Floats(tensor), out, in), WeightFormat::kF32, out, in};
   }
 
-  const float* Vector(const std::string& name) { return Floats(*file_->Find(name)); }
+  const float* Vector(const std::string& name) { return Floats(files_->At(name)); }
+
+  // A tensor with its rows in Mistral's order: as the file has it, or a copy.
+  TensorEntry InOrder(const std::string& name) {
+    TensorEntry tensor = files_->At(name);
+    if (files_->IsReordered(name)) {
+      const size_t bytes = tensor.data.size();
+      auto* copy = reinterpret_cast<std::byte*>(
+          copies_.emplace_back(MakeAlignedFloats(static_cast<int64_t>(bytes / sizeof(float)) + 1))
+              .get());
+      files_->CopyRows(name, copy);
+      tensor.data = {copy, bytes};
+    }
+    return tensor;
+  }
 
   // Views are not const, but nothing writes through a FrozenMat: the mapping is read-only and would
   // fault.
@@ -70,7 +87,7 @@ class ResidentWeights final : public WeightSource {
   }
 
   ModelParams params_;
-  std::unique_ptr<SafetensorsFile> file_;
+  std::unique_ptr<ModelWeights> files_;
   std::vector<AlignedFloats> copies_;
   std::vector<BlockWeights> blocks_;
   HeadWeights head_;
@@ -95,10 +112,8 @@ void MatMulT(const KernelTable& kernels, View dx, View dy, const FrozenMat& w, f
 
 Result<std::unique_ptr<WeightSource>> LoadResidentWeights(const std::string& model_dir) {
   MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(model_dir));
-  MFT_ASSIGN_OR_RETURN(const std::string path, FindModelWeights(model_dir));
-  MFT_ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(path));
-  MFT_RETURN_IF_ERROR(CheckTensors(*file, ModelTensors(params)));
-  return std::unique_ptr<WeightSource>(std::make_unique<ResidentWeights>(params, std::move(file)));
+  MFT_ASSIGN_OR_RETURN(auto files, ModelWeights::Open(model_dir, params));
+  return std::unique_ptr<WeightSource>(std::make_unique<ResidentWeights>(params, std::move(files)));
 }
 
 }  // namespace mft

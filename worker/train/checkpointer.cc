@@ -55,9 +55,9 @@ Status WriteWeights(const std::string& consolidated, const CheckpointContents& c
   if (contents.adapters == nullptr) {
     return WriteParameters(model, contents.trained, contents.trained_dtype);
   }
-  if (!contents.base_weights.empty()) {
+  if (!contents.merge_into.empty()) {
     return WriteMergedModel(
-        model, contents.base_weights, contents.model, *contents.adapters, std::nullopt);
+        model, contents.merge_into, contents.model, *contents.adapters, std::nullopt);
   }
   return WriteParameters(
       JoinPath(consolidated, "lora.safetensors"), contents.trained, contents.trained_dtype);
@@ -68,7 +68,7 @@ Status WriteCheckpointFiles(const std::string& directory, const CheckpointConten
   const std::string consolidated = JoinPath(directory, "consolidated");
   MFT_RETURN_IF_ERROR(MakeDirs(consolidated));
   MFT_RETURN_IF_ERROR(WriteWeights(consolidated, contents));
-  const bool whole = contents.adapters == nullptr || !contents.base_weights.empty();
+  const bool whole = contents.adapters == nullptr || !contents.merge_into.empty();
   MFT_RETURN_IF_ERROR(
       WriteFileAtomic(JoinPath(consolidated, "params.json"),
                       ModelParamsToJson(contents.model, whole ? nullptr : &contents.lora)));

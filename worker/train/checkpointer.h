@@ -20,7 +20,7 @@ struct CheckpointContents {
   ModelParams model;
   LoraParams lora;
   DType trained_dtype = DType::kF32;  // of lora.safetensors or the whole model: F32, or BF16
-  std::string base_weights;           // not "": the merged model is written instead of the adapter
+  std::string merge_into;             // a model directory; not "": the merged model is written
   std::string tokenizer_file;         // copied; "" where the model directory has none
 };
 

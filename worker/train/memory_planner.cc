@@ -10,7 +10,7 @@
 
 #include "common/base/files.h"
 #include "common/base/strings.h"
-#include "common/checkpoint/model_files.h"
+#include "common/checkpoint/model_weights.h"
 #include "worker/model/transformer.h"
 #include "worker/model/weight_source.h"
 #include "worker/train/reporter.h"
@@ -59,12 +59,15 @@ int64_t LongestThatFits(MemoryJob job, int64_t allowed) {
 }  // namespace
 
 Result<WeightBytes> ReadWeightBytes(const std::string& model_dir) {
-  MFT_ASSIGN_OR_RETURN(const std::string path, FindModelWeights(model_dir));
-  MFT_ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
+  MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(model_dir));
+  MFT_ASSIGN_OR_RETURN(const auto files, ModelWeights::Open(model_dir, params));
   WeightBytes bytes;
-  for (const TensorEntry& tensor : file->tensors()) {
+  for (const auto& [name, tensor] : files->tensors()) {
     const auto size = static_cast<int64_t>(tensor.data.size());
     bytes.mapped += size;
+    if (files->IsReordered(name)) {
+      bytes.copied += size;
+    }
     if (!UsedWhereMapped(tensor)) {
       const auto elements = size / static_cast<int64_t>(DTypeSize(tensor.dtype));
       bytes.copied += elements * static_cast<int64_t>(sizeof(float));

@@ -7,7 +7,6 @@
 
 #include "common/base/strings.h"
 #include "common/checkpoint/checkpoint_dir.h"
-#include "common/checkpoint/model_files.h"
 #include "worker/model/status_error.h"
 #include "worker/train/adamw.h"
 #include "worker/train/checkpointer.h"
@@ -246,9 +245,7 @@ void Trainer::SaveCheckpoint() {
                .dropout = spec.lora.dropout,
                .scaling = spec.lora.scaling},
       .trained_dtype = session_.trained_dtype(),
-      .base_weights = spec.save_adapters || session_.full != nullptr
-                          ? ""
-                          : ValueOrThrow(FindModelWeights(spec.model_id_or_path)),
+      .merge_into = spec.save_adapters || session_.full != nullptr ? "" : spec.model_id_or_path,
       .tokenizer_file = session_.tokenizer_file};
   const Manifest manifest{.step = step,
                           .attempt = session_.context.attempt,

@@ -166,5 +166,65 @@ TEST(ModelParams, NamesEveryTensorOfEveryExpert) {
   EXPECT_EQ(LoraParameters(params, 64, {"wq"}), ActiveLoraParameters(params, 64, {"wq"}));
 }
 
+constexpr const char* kHf7B =
+    R"({"model_type": "mistral", "hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "vocab_size": 32768, "rope_theta": 1000000.0, "sliding_window": null, "hidden_act": "silu", "torch_dtype": "bfloat16", "tie_word_embeddings": false})";
+
+Result<ModelParams> ReadHf(const std::string& json) {
+  const testing::TempDir dir;
+  dir.Write("config.json", json);
+  return ReadModelParams(dir.path());
+}
+
+TEST(HuggingFaceConfig, SaysWhatParamsJsonDoes) {
+  const auto params = ReadHf(kHf7B);
+  ASSERT_TRUE(params.ok()) << params.status().message();
+  EXPECT_EQ(ModelParamsToJson(*params, nullptr), ModelParamsToJson(*Read(k7B), nullptr));
+  const auto mixture =
+      ReadHf(Replace(Replace(kHf7B, "\"mistral\"", "\"mixtral\""),
+                     "\"hidden_act\"",
+                     "\"num_local_experts\": 6, \"num_experts_per_tok\": 3, \"hidden_act\""));
+  ASSERT_TRUE(mixture.ok()) << mixture.status().message();
+  EXPECT_EQ(mixture->moe->num_experts, 6);
+  EXPECT_EQ(mixture->moe->num_experts_per_tok, 3);
+  EXPECT_EQ(ReadHf(Replace(kHf7B, "\"hidden_act\"", "\"head_dim\": 160, \"hidden_act\""))->head_dim,
+            160);
+  EXPECT_TRUE(ReadHf(Replace(kHf7B, "embeddings\": false", "embeddings\": true"))->tied_embeddings);
+  // Both: Mistral's own counts.
+  const testing::TempDir dir;
+  dir.Write("config.json", "{");
+  dir.Write("params.json", k7B);
+  EXPECT_TRUE(ReadModelParams(dir.path()).ok());
+}
+
+TEST(HuggingFaceConfig, OfWhatCannotBeTrainedIsRefusedByName) {
+  const auto message = [](const std::string& json) {
+    const Status status = ReadHf(json).status();
+    EXPECT_FALSE(status.ok()) << json;
+    EXPECT_NE(status.message().find("config.json"), std::string::npos) << status.message();
+    return status.message();
+  };
+  const auto with = [](const std::string& member) {
+    return Replace(kHf7B, "\"hidden_act\"", member + ", \"hidden_act\"");
+  };
+  EXPECT_NE(message(Replace(kHf7B, "\"mistral\"", "\"llama\"")).find("\"llama\""),
+            std::string::npos);
+  EXPECT_NE(message(with("\"rope_scaling\": {\"type\": \"yarn\"}")).find("rope_scaling"),
+            std::string::npos);
+  EXPECT_NE(message(with("\"quantization_config\": {}")).find("quantization_config"),
+            std::string::npos);
+  EXPECT_NE(message(with("\"attention_bias\": true")).find("biases"), std::string::npos);
+  EXPECT_NE(message(Replace(kHf7B, "\"silu\"", "\"gelu\"")).find("gelu"), std::string::npos);
+  EXPECT_NE(
+      message(Replace(kHf7B, "\"hidden_size\": 4096", "\"hidden_size\": 4095")).find("no multiple"),
+      std::string::npos);
+  EXPECT_NE(message(Replace(kHf7B, "\"hidden_size\": 4096, ", "")).find("hidden_size"),
+            std::string::npos);
+  EXPECT_NE(message(Replace(kHf7B, "\"vocab_size\": 32768", "\"vocab_size\": \"many\""))
+                .find("vocab_size"),
+            std::string::npos);
+  message("[]");
+  message("{\"model_type\": 7}");
+}
+
 }  // namespace
 }  // namespace mft

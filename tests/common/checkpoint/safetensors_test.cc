@@ -8,7 +8,6 @@
 #include <gtest/gtest.h>
 
 #include "common/base/files.h"
-#include "common/checkpoint/model_files.h"
 #include "common/checkpoint/model_params.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/temp_dir.h"
@@ -217,47 +216,6 @@ TEST(Safetensors, AFullDiskKeepsItsErrnoAndLeavesNoFile) {
   EXPECT_EQ(status.code(), Code::kResourceExhausted);
   EXPECT_NE(status.message().find("No space left on device"), std::string::npos);
   EXPECT_TRUE(ListDir(dir.path())->empty());
-}
-
-TEST(CheckTensors, ListsWhatDoesNotFit) {
-  const testing::TempDir dir;
-  const auto file = SafetensorsFile::Open(dir.Write("m", File(kGood, kZeros)));
-  ASSERT_TRUE(file.ok());
-  const Status status = CheckTensors(**file, {{"norm.weight", {4}}, {"test", {4}}});
-  EXPECT_NE(status.message().find("norm.weight is missing"), std::string::npos);
-  EXPECT_NE(status.message().find("test has shape [2, 2], expected [4]"), std::string::npos);
-  EXPECT_NE(CheckTensors(**file, {}).message().find("test has no place"), std::string::npos);
-  std::vector<TensorShape> many(1000, {.name = "layers.0", .shape = {4}});
-  EXPECT_NE(CheckTensors(**file, many).message().find("layers.0 is missing; and 996 more"),
-            std::string::npos);
-}
-
-TEST(CheckTensors, TakesFilesOfTheReferenceWriter) {
-  for (const std::string name : {"dense", "dense-headdim"}) {
-    const std::string directory = testing::Fixture("train/" + name + "/model");
-    const auto params = ReadModelParams(directory);
-    ASSERT_TRUE(params.ok()) << params.status().message();
-    const auto file = SafetensorsFile::Open(FindModelWeights(directory).value());
-    ASSERT_TRUE(file.ok()) << file.status().message();
-    const Status status = CheckTensors(**file, ModelTensors(*params));
-    EXPECT_TRUE(status.ok()) << status.message();
-    int64_t elements = 0;
-    for (const TensorEntry& tensor : (*file)->tensors()) {
-      elements += static_cast<int64_t>(tensor.data.size() / DTypeSize(tensor.dtype));
-    }
-    EXPECT_EQ(elements, TotalParameters(*params));
-  }
-}
-
-TEST(FindModelWeights, SaysWhatItCannotRead) {
-  const testing::TempDir dir;
-  EXPECT_EQ(FindModelWeights(dir.path()).status().code(), Code::kNotFound);
-  dir.Write("consolidated.00.pth", "");
-  const Status pickled = FindModelWeights(dir.path()).status();
-  EXPECT_EQ(pickled.code(), Code::kUnimplemented);
-  EXPECT_NE(pickled.message().find("torch.load('consolidated.00.pth'"), std::string::npos);
-  dir.Write("consolidated.safetensors", "");
-  EXPECT_EQ(FindModelWeights(dir.path()).value(), dir.File("consolidated.safetensors"));
 }
 
 TEST(WriteSafetensors, MakesOneTensorAtATime) {

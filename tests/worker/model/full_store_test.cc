@@ -26,6 +26,7 @@ struct FullCase {
   int64_t heads, kv_heads, head_dim;
   int64_t vocab_size = 96;
   std::optional<MoeParams> moe = std::nullopt;
+  bool tied = false;
 };
 
 ModelParams Params(const FullCase& c) {
@@ -36,7 +37,8 @@ ModelParams Params(const FullCase& c) {
           .n_heads = c.heads,
           .n_kv_heads = c.kv_heads,
           .vocab_size = c.vocab_size,
-          .moe = c.moe};
+          .moe = c.moe,
+          .tied_embeddings = c.tied};
 }
 
 // A model of noise, and a batch in which tokens repeat.
@@ -174,6 +176,7 @@ TEST_P(FullDifferences, AreAlongTheGradient) {
 const std::vector<FullCase> kCases = {{"GroupedHeads", 4, 2, 8},
                                       {"WideHeads", 3, 1, 24},
                                       {"BlocksOfTheVocabulary", 4, 4, 8, 5000},
+                                      {"Tied", 4, 2, 8, 96, std::nullopt, true},
                                       {"EveryExpert", 4, 2, 8, 96, MoeParams{3, 3}}};
 
 INSTANTIATE_TEST_SUITE_P(Models, FullGradient, ::testing::ValuesIn(kCases), [](const auto& run) {

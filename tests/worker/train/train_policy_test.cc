@@ -13,9 +13,8 @@
 #include "common/base/files.h"
 #include "common/base/strings.h"
 #include "common/checkpoint/checkpoint_dir.h"
-#include "common/checkpoint/model_files.h"
 #include "common/checkpoint/model_params.h"
-#include "common/checkpoint/safetensors.h"
+#include "common/checkpoint/model_weights.h"
 #include "common/config/yaml_reader.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/mistral_7b.h"
@@ -162,8 +161,7 @@ TEST(Checkpoint, OfAFullFineTuningIsAModel) {
             (std::vector<std::string>{"consolidated.safetensors", "params.json"}));
   const ModelParams params = ReadModelParams(model).value();
   EXPECT_FALSE(ReadLoraParams(model).value().has_value());
-  const auto file = SafetensorsFile::Open(model + "/consolidated.safetensors").value();
-  EXPECT_TRUE(CheckTensors(*file, ModelTensors(params)).ok());
+  EXPECT_TRUE(ModelWeights::Open(model, params).ok());
   const auto start = ReadTensors(run.spec.model_id_or_path + "/consolidated.safetensors");
   const auto merged =
       ReadTensors(run.RunFile("exports/checkpoint_000012/merged/consolidated.safetensors"));
