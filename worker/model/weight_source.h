@@ -10,6 +10,7 @@
 
 #include "common/base/status.h"
 #include "common/checkpoint/model_params.h"
+#include "common/checkpoint/model_weights.h"
 #include "common/checkpoint/safetensors.h"
 #include "worker/kernels/kernels.h"
 #include "worker/model/weight_grads.h"
@@ -99,5 +100,11 @@ bool UsedWhereMapped(const TensorEntry& tensor);
 // and what the file has at odd places, are copied. Checks names, shapes and dtypes of
 // <model_dir>/consolidated.safetensors against params.json.
 Result<std::unique_ptr<WeightSource>> LoadResidentWeights(const std::string& model_dir);
+
+// For a model larger than memory: two blocks and the head are in memory, the next block is read
+// while one is worked with. The same bits. One lease at a time. Errors as LoadResidentWeights.
+Result<std::unique_ptr<WeightSource>> LoadOffloadedWeights(const std::string& model_dir);
+// Of each of the two.
+int64_t OffloadedBlockBytes(const ModelParams& params, const ModelWeights& files);
 
 }  // namespace mft

@@ -227,14 +227,16 @@ struct BenchWeights {
   bool bf16 = false;
 };
 
-Result<BenchWeights> LoadWeights(const BenchArgs& args) {
+Result<BenchWeights> LoadWeights(const BenchArgs& args, bool offload) {
   BenchWeights weights;
   if (args.full) {
     MFT_ASSIGN_OR_RETURN(weights.full, FullStore::Load(args.model_dir, true));
     weights.source = weights.full->AsWeights();
     weights.bf16 = weights.full->loaded_bf16();
   } else {
-    MFT_ASSIGN_OR_RETURN(weights.source, LoadResidentWeights(args.model_dir));
+    MFT_ASSIGN_OR_RETURN(
+        weights.source,
+        offload ? LoadOffloadedWeights(args.model_dir) : LoadResidentWeights(args.model_dir));
     weights.bf16 = HasBf16Weights(*weights.source);
   }
   return weights;
@@ -298,15 +300,15 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
   MFT_ASSIGN_OR_RETURN(const RecomputePolicy wish, PolicyNamed(args.recompute));
   MFT_ASSIGN_OR_RETURN(const MemoryJob job, MemoryJobOf(args, lengths));
   MFT_ASSIGN_OR_RETURN(const int64_t allowed, AllowedMemory());
-  MFT_ASSIGN_OR_RETURN(const RecomputePolicy policy, ChoosePolicy(job, wish, allowed));
-  const MemoryForecast forecast = ForecastMemory(job, policy);
+  MFT_ASSIGN_OR_RETURN(const MemoryChoice memory, ChooseMemory(job, wish, allowed));
   const double begin = Now();
-  MFT_ASSIGN_OR_RETURN(const BenchWeights loaded, LoadWeights(args));
+  MFT_ASSIGN_OR_RETURN(const BenchWeights loaded, LoadWeights(args, memory.offload));
   WeightSource* weights = loaded.source.get();
   const double open_seconds = Now() - begin;
   const std::string precision = ResolvePrecision(args.precision, loaded.bf16);
   const bool bf16 = precision == "bf16";
-  StepRunner runner(args, policy, lengths, KernelsFor(precision), loaded.full.get(), *weights);
+  StepRunner runner(
+      args, memory.policy, lengths, KernelsFor(precision), loaded.full.get(), *weights);
   runner.Step();
   const int64_t peak = ReadProcessMemory().peak_bytes;  // before the yardstick's own matrices
   runner.ResetProfile();
@@ -327,7 +329,7 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
   Json report = {{"tokens", static_cast<int64_t>(tokens)},
                  {"documents", lengths.size()},
                  {"precision", precision},
-                 {"recompute", std::string(PolicyName(policy))},
+                 {"recompute", std::string(PolicyName(memory.policy))},
                  {"kernels", std::string(KernelsFor(precision).name)},
                  {"threads", CpuThreads()},
                  {"open_seconds", open_seconds},
@@ -338,7 +340,8 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
                  {"matmul_gflops", Median(rates) / kGiga},
                  {"ratio", Median(ratios)},
                  {"peak_bytes", peak},
-                 {"predicted_bytes", forecast.peak()}};
+                 {"offloaded", memory.offload},
+                 {"predicted_bytes", memory.forecast.peak()}};
   if (args.phases) {
     const double sum = std::accumulate(seconds.begin(), seconds.end(), 0.0);
     report["operations"] = OperationsToJson(runner.Operations(args.rounds, sum),

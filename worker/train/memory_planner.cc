@@ -52,7 +52,8 @@ int64_t LongestThatFits(MemoryJob job, int64_t allowed) {
     const int64_t middle = fits + (too_long - fits) / 2;
     job.longest_document = middle;
     job.microbatch_rows = std::min(job.microbatch_rows, std::max(middle, kTargetChunkRows));
-    (ForecastMemory(job, RecomputePolicy::kBlock).needed() <= allowed ? fits : too_long) = middle;
+    const MemoryForecast least = ForecastMemory(job, RecomputePolicy::kBlock, !job.full);
+    (least.peak() <= allowed ? fits : too_long) = middle;
   }
   return fits;
 }
@@ -61,22 +62,28 @@ int64_t LongestThatFits(MemoryJob job, int64_t allowed) {
 Result<WeightBytes> ReadWeightBytes(const std::string& model_dir) {
   MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(model_dir));
   MFT_ASSIGN_OR_RETURN(const auto files, ModelWeights::Open(model_dir, params));
-  WeightBytes bytes;
+  WeightBytes bytes{.block = OffloadedBlockBytes(params, *files)};
   for (const auto& [name, tensor] : files->tensors()) {
     const auto size = static_cast<int64_t>(tensor.data.size());
-    bytes.mapped += size;
-    if (files->IsReordered(name)) {
-      bytes.copied += size;
-    }
+    int64_t copied = files->IsReordered(name) ? size : 0;
     if (!UsedWhereMapped(tensor)) {
       const auto elements = size / static_cast<int64_t>(DTypeSize(tensor.dtype));
-      bytes.copied += elements * static_cast<int64_t>(sizeof(float));
+      copied += elements * static_cast<int64_t>(sizeof(float));
     }
+    bytes.mapped += size;
+    bytes.copied += copied;
+    bytes.head += name.starts_with("layers.") ? 0 : size + copied;
   }
   return bytes;
 }
 
-MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePolicy policy) {
+MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePolicy policy, bool offload) {
+  WeightBytes weights = job.weights;
+  if (job.full) {  // the file is read into the masters, and let go of
+    weights = {};
+  } else if (offload) {
+    weights = {.mapped = 0, .copied = job.weights.head + 2 * job.weights.block};
+  }
   const MemoryPlan plan =
       Transformer::PlanMemory(job.params,
                               LoraInnerColumns(job.params, job.rank, job.target_modules),
@@ -85,8 +92,7 @@ MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePolicy policy) {
                                .max_positions = job.longest_document,
                                .dropout = job.dropout});
   return {.program = ReadProcessMemory().resident_bytes + kRuntimeBytes,
-          // A full fine-tuning reads the file into its masters, and lets go of it.
-          .weights = job.full ? WeightBytes{} : job.weights,
+          .weights = weights,
           .trained = kTrainedStateBytes *
                      (job.full ? TotalParameters(job.params)
                                : LoraParameters(job.params, job.rank, job.target_modules)),
@@ -119,19 +125,23 @@ Result<int64_t> AllowedMemory() {
   return allowed;
 }
 
-Result<RecomputePolicy> ChoosePolicy(const MemoryJob& job, RecomputePolicy wish, int64_t allowed) {
-  for (const RecomputePolicy policy :
-       {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
-    if (policy >= wish && ForecastMemory(job, policy).needed() <= allowed) {
-      return policy;
+Result<MemoryChoice> ChooseMemory(const MemoryJob& job, RecomputePolicy wish, int64_t allowed) {
+  for (const bool offload : {false, true}) {
+    for (const RecomputePolicy policy :
+         {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
+      const MemoryForecast forecast = ForecastMemory(job, policy, offload);
+      if (policy >= wish && !(offload && job.full) && forecast.peak() <= allowed) {
+        return MemoryChoice{.policy = policy, .offload = offload, .forecast = forecast};
+      }
     }
   }
-  const MemoryForecast least = ForecastMemory(job, RecomputePolicy::kBlock);
+  const MemoryForecast least = ForecastMemory(job, RecomputePolicy::kBlock, !job.full);
   const int64_t rows = LongestThatFits(job, allowed);
   const std::string message = StrCat(
       "the job needs ",
       FormatBytes(least.needed()),
-      " of memory with everything recomputed (weights ",
+      job.full ? " of memory with everything recomputed (weights "
+               : " of memory with everything recomputed and two blocks at a time (weights ",
       FormatBytes(least.weights.copied),
       job.full ? ", all of it trained " : ", LoRA ",
       FormatBytes(least.trained),

@@ -19,7 +19,9 @@ inline constexpr std::string_view kReasonNotEnoughMemory = "NOT_ENOUGH_MEMORY";
 
 struct WeightBytes {
   int64_t mapped = 0;  // pages of the file: the kernel may drop them and read them again
-  int64_t copied = 0;  // to fp32: what kernels do not read from the mapping
+  int64_t copied = 0;  // what kernels do not read from the mapping
+  int64_t head = 0;    // embeddings and output, of both
+  int64_t block = 0;   // the largest, as an offloaded source holds it
 };
 // Of the resident weight source, from the file's header alone.
 Result<WeightBytes> ReadWeightBytes(const std::string& model_dir);
@@ -44,7 +46,8 @@ struct MemoryForecast {
   // What must be there at the same time.
   int64_t needed() const { return program + weights.copied + trained + activations; }
 };
-MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePolicy policy);
+// `offload`: of the offloaded weight source.
+MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePolicy policy, bool offload = false);
 
 std::string_view PolicyName(RecomputePolicy policy);  // "nothing", "mlp", "block"
 
@@ -52,9 +55,15 @@ std::string_view PolicyName(RecomputePolicy policy);  // "nothing", "mlp", "bloc
 // lower.
 Result<int64_t> AllowedMemory();
 
-// The policy that recomputes least, from `wish` on, with which the job needs at most `allowed`
-// bytes; all policies give the same bits. RESOURCE_EXHAUSTED (NOT_ENOUGH_MEMORY) says what the job
-// needs, and the longest document with which it would fit.
-Result<RecomputePolicy> ChoosePolicy(const MemoryJob& job, RecomputePolicy wish, int64_t allowed);
+struct MemoryChoice {
+  RecomputePolicy policy = RecomputePolicy::kBlock;
+  bool offload = false;
+  MemoryForecast forecast;
+};
+// The policy that recomputes least, from `wish` on, with which the job's peak is at most `allowed`
+// bytes, the weights in memory; if there is none, with the weights offloaded. All give the same
+// bits. RESOURCE_EXHAUSTED (NOT_ENOUGH_MEMORY) says what the job needs, and the longest document
+// with which it would fit.
+Result<MemoryChoice> ChooseMemory(const MemoryJob& job, RecomputePolicy wish, int64_t allowed);
 
 }  // namespace mft

@@ -72,10 +72,11 @@ void OpenData(Session& session, int64_t vocab_size) {
                         .shuffle_instruct = options.shuffle_instruct};
 }
 
-void LoadWeights(Session& session) {
+void LoadWeights(Session& session, bool offload) {
   const JobSpec& spec = session.spec();
   if (spec.lora.enable) {
-    session.weights = ValueOrThrow(LoadResidentWeights(spec.model_id_or_path));
+    session.weights = ValueOrThrow(offload ? LoadOffloadedWeights(spec.model_id_or_path)
+                                           : LoadResidentWeights(spec.model_id_or_path));
     return;
   }
   session.full = ValueOrThrow(FullStore::Load(spec.model_id_or_path, true));
@@ -103,10 +104,10 @@ void MakeModel(Session& session, int64_t longest_segment, RecomputePolicy policy
 }
 
 // Before anything large is allocated.
-RecomputePolicy PlanMemory(const Session& session,
-                           const ModelParams& params,
-                           int64_t longest_segment,
-                           Reporter& reporter) {
+MemoryChoice PlanMemory(const Session& session,
+                        const ModelParams& params,
+                        int64_t longest_segment,
+                        Reporter& reporter) {
   const JobSpec& spec = session.spec();
   const MemoryJob job{.params = params,
                       .weights = ValueOrThrow(ReadWeightBytes(spec.model_id_or_path)),
@@ -118,15 +119,20 @@ RecomputePolicy PlanMemory(const Session& session,
                       .longest_document = longest_segment};
   const RecomputePolicy wish =
       spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
-  const RecomputePolicy policy =
-      ValueOrThrow(ChoosePolicy(job, wish, ValueOrThrow(AllowedMemory())));
-  reporter.Message(policy == wish ? LogLevel::kInfo : LogLevel::kWarning,
-                   StrCat("memory: a peak of ",
-                          FormatBytes(ForecastMemory(job, policy).peak()),
-                          " is predicted; recomputed in the backward pass: ",
-                          PolicyName(policy),
-                          policy == wish ? "" : ", since the memory does not allow less"));
-  return policy;
+  const MemoryChoice choice = ValueOrThrow(ChooseMemory(job, wish, ValueOrThrow(AllowedMemory())));
+  const bool as_wished = choice.policy == wish && !choice.offload;
+  reporter.Message(
+      as_wished ? LogLevel::kInfo : LogLevel::kWarning,
+      StrCat("memory: a peak of ",
+             FormatBytes(choice.forecast.peak()),
+             " is predicted; recomputed in the backward pass: ",
+             PolicyName(choice.policy),
+             choice.policy == wish ? "" : ", since the memory does not allow less",
+             choice.offload
+                 ? "; the weights are offloaded: each block is read from the file when it "
+                   "is worked with"
+                 : ""));
+  return choice;
 }
 
 void ReadInitAdapter(Session& session, Reporter& reporter) {
@@ -216,8 +222,8 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   const ModelParams params = ValueOrThrow(ReadModelParams(spec.model_id_or_path));
   OpenData(*session, params.vocab_size);
   const int64_t longest_segment = LongestSegment(*session->cache, spec.seq_len);
-  const RecomputePolicy policy = PlanMemory(*session, params, longest_segment, reporter);
-  LoadWeights(*session);
+  const MemoryChoice memory = PlanMemory(*session, params, longest_segment, reporter);
+  LoadWeights(*session, memory.offload);
   session->tokenizer_file = ValueOrThrow(FindOptionalTokenizerFile(spec.model_id_or_path));
   session->schedule = {.peak_lr = spec.optim.lr,
                        .total_steps = spec.max_steps,
@@ -241,7 +247,7 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   session->precision = plan.precision;
   session->plan = PlanToJson(plan);
 
-  MakeModel(*session, longest_segment, policy);
+  MakeModel(*session, longest_segment, memory.policy);
   RestoreState(*session, point, reporter);
   if (!spec.no_eval) {
     session->eval_chunks = ValueOrThrow(

@@ -10,6 +10,7 @@
 
 #include "common/base/files.h"
 #include "common/checkpoint/safetensors.h"
+#include "tests/support/fixtures.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_model.h"
 #include "worker/model/bf16.h"
@@ -78,6 +79,90 @@ TEST(ResidentWeights, OfBf16AreUsedAsTheyAreInTheFile) {
   if (CpuKernels().name == "cpu-avx512") {
     EXPECT_EQ(logits, expected);
   }
+}
+
+void ExpectSameMatrix(const FrozenMat& actual, const FrozenMat& expected) {
+  ASSERT_EQ(actual.format, expected.format);
+  ASSERT_EQ(actual.out, expected.out);
+  ASSERT_EQ(actual.in, expected.in);
+  const auto row_bytes = static_cast<size_t>(expected.in * ElementBytes(expected.data.type));
+  for (int64_t row = 0; row < expected.out; ++row) {
+    ASSERT_EQ(
+        std::memcmp(actual.data.Rows(row, 1).data, expected.data.Rows(row, 1).data, row_bytes), 0)
+        << row;
+  }
+}
+
+void ExpectSameBlock(const BlockWeights& actual, const BlockWeights& expected, int64_t dim) {
+  ExpectSameMatrix(actual.wq, expected.wq);
+  ExpectSameMatrix(actual.wk, expected.wk);
+  ExpectSameMatrix(actual.wv, expected.wv);
+  ExpectSameMatrix(actual.wo, expected.wo);
+  ASSERT_EQ(actual.experts.size(), expected.experts.size());
+  for (size_t e = 0; e < expected.experts.size(); ++e) {
+    ExpectSameMatrix(actual.experts[e].w1, expected.experts[e].w1);
+    ExpectSameMatrix(actual.experts[e].w2, expected.experts[e].w2);
+    ExpectSameMatrix(actual.experts[e].w3, expected.experts[e].w3);
+  }
+  if (expected.experts.empty()) {
+    ExpectSameMatrix(actual.w1, expected.w1);
+    ExpectSameMatrix(actual.w2, expected.w2);
+    ExpectSameMatrix(actual.w3, expected.w3);
+  } else {
+    ExpectSameMatrix(actual.router, expected.router);
+  }
+  for (int64_t i = 0; i < dim; ++i) {
+    ASSERT_EQ(actual.attention_norm[i], expected.attention_norm[i]);
+    ASSERT_EQ(actual.ffn_norm[i], expected.ffn_norm[i]);
+  }
+}
+
+// Steps as training takes them, evaluations, and blocks in no order at all.
+TEST(OffloadedWeights, AreThoseOfTheResidentSourceInEveryOrder) {
+  const testing::TempDir dir;
+  ModelParams params = testing::TinyParams(64);
+  params.n_layers = 5;
+  testing::WriteTinyModel(dir.File("model"), params);
+  WriteRounded(dir.File("model"), dir.File("bf16"), DType::kBF16);
+  for (const std::string& model : {dir.File("model"),
+                                   dir.File("bf16"),
+                                   testing::Fixture("train/moe/model"),
+                                   testing::Fixture("train/dense-bf16/model")}) {
+    SCOPED_TRACE(model);
+    const auto resident = LoadResidentWeights(model).value();
+    const auto offloaded = LoadOffloadedWeights(model).value();
+    ExpectSameMatrix(offloaded->head().output, resident->head().output);
+    ExpectSameMatrix(offloaded->head().embeddings, resident->head().embeddings);
+    const int64_t layers = resident->params().n_layers;
+    const auto look = [&](int64_t block, Phase phase) {
+      const BlockLease lease = offloaded->Acquire(block, phase);
+      ExpectSameBlock(*lease, *resident->Acquire(block, phase), resident->params().dim);
+    };
+    for (int step = 0; step < 3; ++step) {
+      for (int64_t block = 0; block < layers; ++block) {
+        look(block, Phase::kForward);
+      }
+      for (int64_t block = layers - 1; step < 2 && block >= 0; --block) {
+        look(block, Phase::kBackward);
+      }
+    }
+    for (int64_t i = 0; i < 50; ++i) {
+      look(i * 7919 % 104729 % layers, i % 3 == 0 ? Phase::kBackward : Phase::kForward);
+    }
+  }
+}
+
+TEST(OffloadedWeights, HoldTwoBlocksAndTheHead) {
+  const testing::TempDir dir;
+  ModelParams params = testing::TinyParams(64);
+  params.n_layers = 9;
+  testing::WriteTinyModel(dir.path(), params);
+  const auto resident = LoadResidentWeights(dir.path()).value();
+  const auto offloaded = LoadOffloadedWeights(dir.path()).value();
+  const int64_t head = 2 * params.vocab_size * params.dim * 4;
+  EXPECT_NEAR(static_cast<double>(offloaded->resident_bytes() - head),
+              static_cast<double>(resident->resident_bytes() - head) * 2 / 9,
+              4096);
 }
 
 }  // namespace

@@ -77,7 +77,7 @@ TEST(MemoryPlanner, RecomputesOnlyAsMuchAsTheMemoryMakesIt) {
   const auto chosen = [&](RecomputePolicy fits, RecomputePolicy wish) {
     // The program's own size may move a little between the calls.
     const int64_t allowed = ForecastMemory(job, fits).needed() + (1 << 20);
-    return ChoosePolicy(job, wish, allowed).value();
+    return ChooseMemory(job, wish, allowed).value().policy;
   };
   for (const auto policy :
        {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
@@ -91,7 +91,7 @@ TEST(MemoryPlanner, NamesTheLongestDocumentThatFits) {
   job.longest_document = 3000;
   const int64_t allowed = ForecastMemory(job, RecomputePolicy::kBlock).needed() + (1 << 20);
   job.longest_document = 8192;
-  const Status status = ChoosePolicy(job, RecomputePolicy::kNothing, allowed).status();
+  const Status status = ChooseMemory(job, RecomputePolicy::kNothing, allowed).status();
   EXPECT_EQ(status.code(), Code::kResourceExhausted);
   const std::string& message = status.message();
   const size_t at = message.find("at most ");
@@ -104,7 +104,7 @@ TEST(MemoryPlanner, NamesTheLongestDocumentThatFits) {
 }
 
 TEST(MemoryPlanner, SaysThatNoLengthFits) {
-  const Status status = ChoosePolicy(Job(), RecomputePolicy::kNothing, int64_t{32} << 20).status();
+  const Status status = ChooseMemory(Job(), RecomputePolicy::kNothing, int64_t{32} << 20).status();
   EXPECT_EQ(status.code(), Code::kResourceExhausted);
   EXPECT_NE(status.message().find("no seq_len would fit"), std::string::npos) << status.message();
 }

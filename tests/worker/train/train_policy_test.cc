@@ -70,6 +70,52 @@ TEST(Memory, AJobThatCannotFitIsRefusedBeforeItIsLoaded) {
   EXPECT_TRUE(run.Records<StepRecord>().empty());
 }
 
+// A model of twice the memory that is allowed.
+TEST(Memory, ABaseThatDoesNotFitIsReadABlockAtATimeWithTheSameLosses) {
+  TempDir dir;
+  const ModelParams params{.dim = 512,
+                           .n_layers = 40,
+                           .head_dim = 64,
+                           .hidden_dim = 2048,
+                           .n_heads = 8,
+                           .n_kv_heads = 4,
+                           .vocab_size = 512};
+  testing::WriteTinyModel(dir.File("model"), params);
+  const int64_t base = WeightFileBytes(dir.File("model")).value();
+  const int64_t allowed = base / 2;
+  std::vector<std::vector<double>> losses;
+  for (const bool offloaded : {false, true}) {
+    TrainRun run(dir.path() + (offloaded ? "/offloaded" : "/resident"), "dense");
+    run.spec.model_id_or_path = dir.File("model");
+    run.spec.mftd.init_adapter.clear();
+    run.spec.max_steps = 3;
+    run.spec.no_eval = false;
+    run.spec.eval_freq = 2;
+    rlimit before{};
+    ASSERT_EQ(getrlimit(RLIMIT_DATA, &before), 0);
+    const rlimit limit{.rlim_cur = static_cast<rlim_t>(allowed), .rlim_max = before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_DATA, offloaded ? &limit : &before), 0);
+    run.Start();
+    ASSERT_EQ(setrlimit(RLIMIT_DATA, &before), 0);
+    const Ended ended = run.Wait();
+    ASSERT_EQ(ended.exit_code, 0) << ended.log;
+    EXPECT_EQ(ended.log.find("the weights are offloaded") != std::string::npos, offloaded)
+        << ended.log;
+    const auto steps = run.Records<StepRecord>();
+    losses.emplace_back();
+    for (const StepRecord& step : steps) {
+      losses.back().push_back(step.loss);
+      losses.back().push_back(step.grad_norm);
+    }
+    losses.back().push_back(run.Records<EvalRecord>().back().eval_loss);
+    // VmHWM has the mapped pages too.
+    EXPECT_EQ(steps.back().peak_memory_bytes <= allowed, offloaded)
+        << FormatBytes(steps.back().peak_memory_bytes) << " of " << FormatBytes(allowed);
+  }
+  EXPECT_EQ(losses[0].size(), 7U);
+  EXPECT_EQ(losses[0], losses[1]);
+}
+
 TEST(Memory, TheForecastIsInTheLog) {
   TempDir dir;
   for (const bool recompute : {true, false}) {
