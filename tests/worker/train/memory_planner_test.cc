@@ -66,7 +66,8 @@ TEST(MemoryPlanner, CountsFp32WeightsAsMapped) {
 
 MemoryJob Job() {
   return {.params = Model(256, 8, 704),
-          .weights = {.mapped = 0, .copied = int64_t{64} << 20},
+          // Offloading would spare nothing: all of it is the head.
+          .weights = {.mapped = 0, .copied = int64_t{64} << 20, .head = int64_t{64} << 20},
           .target_modules = {"wq", "w1"},
           .microbatch_rows = 8192,
           .longest_document = 8192};
@@ -84,6 +85,29 @@ TEST(MemoryPlanner, RecomputesOnlyAsMuchAsTheMemoryMakesIt) {
     EXPECT_EQ(chosen(policy, RecomputePolicy::kNothing), policy);
   }
   EXPECT_EQ(chosen(RecomputePolicy::kNothing, RecomputePolicy::kBlock), RecomputePolicy::kBlock);
+}
+
+TEST(MemoryPlanner, OffloadsWhatDoesNotFitHoweverMuchIsRecomputed) {
+  MemoryJob job = Job();
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  job.weights = {.mapped = 900 * kMiB, .copied = 0, .head = 10 * kMiB, .block = 20 * kMiB};
+  const auto choose = [&](RecomputePolicy policy, bool offload) {
+    const int64_t allowed = ForecastMemory(job, policy, offload).peak() + kMiB;
+    return ChooseMemory(job, RecomputePolicy::kNothing, allowed).value();
+  };
+  EXPECT_EQ(ForecastMemory(job, RecomputePolicy::kMlp).peak() -
+                ForecastMemory(job, RecomputePolicy::kMlp, true).peak(),
+            850 * kMiB);
+  for (const auto policy :
+       {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
+    EXPECT_EQ(choose(policy, true).policy, policy);
+    EXPECT_TRUE(choose(policy, true).offload);
+  }
+  // In memory with everything recomputed before offloaded with nothing.
+  EXPECT_EQ(choose(RecomputePolicy::kBlock, false).policy, RecomputePolicy::kBlock);
+  EXPECT_FALSE(choose(RecomputePolicy::kBlock, false).offload);
+  job.full = true;  // what is trained is in memory
+  EXPECT_FALSE(choose(RecomputePolicy::kBlock, false).offload);
 }
 
 TEST(MemoryPlanner, NamesTheLongestDocumentThatFits) {
