@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "common/base/files.h"
+#include "common/base/ids.h"
 #include "common/base/strings.h"
 #include "common/checkpoint/hf_layout.h"
 
@@ -227,6 +228,21 @@ const TensorEntry& ModelWeights::At(const std::string& name) const {
   const auto found = tensors_.find(name);
   MFT_CHECK(found != tensors_.end(), name);
   return found->second;
+}
+
+std::string ModelWeights::Fingerprint() const {
+  constexpr size_t kSample = 256;
+  Sha256 hash;
+  for (const auto& [name, tensor] : tensors_) {
+    hash.Update(StrCat(name, " ", DTypeName(tensor.dtype), " ", FormatShape(tensor.shape), "\n"));
+    const size_t size = tensor.data.size();
+    const size_t last = size > kSample ? size - kSample : 0;
+    for (const size_t begin : {size_t{0}, last / 2, last}) {
+      const auto sample = tensor.data.subspan(begin, std::min(kSample, size - begin));
+      hash.Update({reinterpret_cast<const char*>(sample.data()), sample.size()});
+    }
+  }
+  return hash.FinishHex();
 }
 
 bool ModelWeights::IsReordered(const std::string& name) const {

@@ -42,6 +42,11 @@ class ModelWeights {
   const std::map<std::string, TensorEntry>& tensors() const { return tensors_; }
   bool hugging_face() const { return hugging_face_; }
 
+  // Hex digest of every tensor's name, dtype and shape and of some of its bytes (256 at its
+  // beginning, middle and end): other weights have another one in all likelihood, in however many
+  // files they are, and gigabytes need not be read to tell.
+  std::string Fingerprint() const;
+
   // Whether a tensor's rows are in Hugging Face's order: those of wq and wk there.
   bool IsReordered(const std::string& name) const;
   // A tensor's bytes, rows in Mistral's order. `to` has as many as the entry.

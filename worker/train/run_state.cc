@@ -2,6 +2,7 @@
 #include "worker/train/run_state.h"
 
 #include <cmath>
+#include <string_view>
 #include <vector>
 
 #include "common/base/files.h"
@@ -11,6 +12,7 @@ namespace mft {
 
 namespace {
 constexpr int kStateVersion = 1;
+constexpr const char* kBaseWeights = "base_weights";  // not in the states of older builds
 
 // The one list of what makes up a DataIdentity.
 template <typename Visitor>
@@ -23,6 +25,7 @@ void VisitIdentity(Visitor&& visit, auto& identity) {
   visit("loss_norm", identity.loss_norm);
   visit("shuffle_text", identity.shuffle_text);
   visit("shuffle_instruct", identity.shuffle_instruct);
+  visit(kBaseWeights, identity.base_weights);
 }
 
 Status Read(const Json& json, std::string_view key, std::string& out) {
@@ -88,7 +91,8 @@ Result<RunState> RunStateFromJson(const Json& json) {
   Status status;
   VisitIdentity(
       [&](const char* key, auto& value) {
-        if (status.ok()) {
+        const bool older = std::string_view(key) == kBaseWeights && !data.contains(key);
+        if (status.ok() && !older) {
           status = Read(data, key, value);
         }
       },
@@ -114,7 +118,8 @@ std::string DescribeDifferences(const DataIdentity& before, const DataIdentity& 
   const Json new_values = IdentityToJson(now);
   std::vector<std::string> differences;
   for (const auto& [key, value] : new_values.items()) {
-    if (old_values[key] != value) {
+    const bool unknown = key == kBaseWeights && (old_values[key] == "" || value == "");
+    if (old_values[key] != value && !unknown) {
       differences.push_back(StrCat(key, " ", DumpJson(old_values[key]), " -> ", DumpJson(value)));
     }
   }

@@ -12,7 +12,8 @@
 
 namespace mft {
 
-// The settings that decide which data a step sees. Equal ones make a resumed run go on exactly.
+// The settings that decide which data a step sees, and the weights that it starts from. Equal ones
+// make a resumed run go on exactly.
 struct DataIdentity {
   std::string cache;  // content key of the token cache
   int64_t seed = 0;
@@ -22,6 +23,7 @@ struct DataIdentity {
   std::string loss_norm;
   bool shuffle_text = false;
   bool shuffle_instruct = false;
+  std::string base_weights;  // ModelWeights::Fingerprint; "": not known (older states, full runs)
 };
 
 struct RunState {

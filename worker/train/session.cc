@@ -8,6 +8,7 @@
 #include "common/base/strings.h"
 #include "common/checkpoint/activation_plan.h"
 #include "common/checkpoint/checkpoint_dir.h"
+#include "common/checkpoint/model_weights.h"
 #include "common/config/yaml_reader.h"
 #include "common/tokenizer/tokenizer.h"
 #include "worker/kernels/cpu_runtime.h"
@@ -70,6 +71,13 @@ void OpenData(Session& session, int64_t vocab_size) {
                         .loss_norm = spec.mftd.loss_norm,
                         .shuffle_text = options.shuffle_text,
                         .shuffle_instruct = options.shuffle_instruct};
+}
+
+// What an adapter learns belongs to the weights under it. A full fine-tuning has its own.
+std::string BaseWeights(const JobSpec& spec, const ModelParams& params) {
+  return spec.lora.enable
+             ? ValueOrThrow(ModelWeights::Open(spec.model_id_or_path, params))->Fingerprint()
+             : std::string();
 }
 
 void LoadWeights(Session& session, bool offload) {
@@ -224,6 +232,7 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   const int64_t longest_segment = LongestSegment(*session->cache, spec.seq_len);
   const MemoryChoice memory = PlanMemory(*session, params, longest_segment, reporter);
   LoadWeights(*session, memory.offload);
+  session->state.data.base_weights = BaseWeights(spec, params);
   session->tokenizer_file = ValueOrThrow(FindOptionalTokenizerFile(spec.model_id_or_path));
   session->schedule = {.peak_lr = spec.optim.lr,
                        .total_steps = spec.max_steps,

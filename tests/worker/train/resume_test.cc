@@ -246,7 +246,25 @@ TEST(Resume, OtherDataSettingsAreRefused) {
   run.spec.num_microbatches = 2;
   run.spec.lora.rank = 4;
   EXPECT_EQ(run.Run().exit_code, 6);
-  EXPECT_NE(Final(run).message.find("other trained weights"), std::string::npos) << Final(run).message;
+  EXPECT_NE(Final(run).message.find("other trained weights"), std::string::npos)
+      << Final(run).message;
+}
+
+TEST(Resume, OtherBaseWeightsAreRefused) {
+  TempDir dir;
+  TrainRun run = LongRun(dir, "a", 2);
+  const std::string model = run.fixture_dir() + "/model/";
+  for (const char* name : {"params.json", "consolidated.safetensors"}) {
+    dir.Write(StrCat("model/", name), ReadFile(model + name).value());
+  }
+  run.spec.model_id_or_path = dir.File("model");
+  ASSERT_EQ(run.Run().exit_code, 0);
+  run.spec.max_steps = 4;
+  std::string bytes = ReadFile(dir.File("model/consolidated.safetensors")).value();
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  dir.Write("model/consolidated.safetensors", bytes);
+  EXPECT_EQ(run.Run().exit_code, 6);
+  EXPECT_NE(Final(run).message.find("base_weights"), std::string::npos) << Final(run).message;
 }
 
 TEST(RunDir, IsNeverSharedAndNeverTakenFromAnother) {

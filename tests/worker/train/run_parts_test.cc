@@ -119,6 +119,21 @@ TEST(RunState, SurvivesItsJson) {
             "seed 1 -> 5, packing \"whole\" -> \"reference\"");
 }
 
+TEST(RunState, OfOlderBuildsDoesNotKnowItsBaseWeights) {
+  RunState state{.step = 7, .updates = 6};
+  state.data.base_weights = "abc";
+  Json json = RunStateToJson(state);
+  DataIdentity other = state.data;
+  other.base_weights = "abd";
+  EXPECT_EQ(DescribeDifferences(state.data, other), "base_weights \"abc\" -> \"abd\"");
+  json["data"].erase("base_weights");
+  const auto older = RunStateFromJson(json);
+  ASSERT_TRUE(older.ok()) << older.status().message();
+  EXPECT_EQ(DescribeDifferences(older->data, other), "");
+  json["data"].erase("seed");
+  EXPECT_FALSE(RunStateFromJson(json).ok());
+}
+
 TEST(RunState, RefusesWhatCannotBe) {
   const Json good = RunStateToJson({.step = 7, .updates = 6});
   for (const auto& [key, value] : std::vector<std::pair<std::string, Json>>{{"version", 2},
