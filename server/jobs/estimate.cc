@@ -93,8 +93,10 @@ int64_t CheckpointBytes(const JobSpec& spec,
       spec.save_adapters ? trainable * element : TotalParameters(params) * element;
   const int64_t written =
       spec.ckpt_freq > 0 ? (spec.max_steps + spec.ckpt_freq - 1) / spec.ckpt_freq : 1;
-  // A new checkpoint is complete before an old one goes.
-  const int64_t held = spec.num_ckpt_keep > 0 ? std::min(written, spec.num_ckpt_keep + 1) : written;
+  // A new checkpoint is complete before an old one goes; the best stays beside the newest.
+  const int64_t best = spec.mftd.keep_best ? 1 : 0;
+  const int64_t held =
+      best + (spec.num_ckpt_keep > 0 ? std::min(written, spec.num_ckpt_keep + 1) : written);
   return TotalRuns(spec) * held * (weights + trainable * kSavedStateBytes);
 }
 

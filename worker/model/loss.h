@@ -35,7 +35,8 @@ double HeadLoss(const KernelTable& kernels,
                 const LossRows& rows,
                 const LossScratch& scratch);
 
-// The same, and replaces `hidden` by the gradient of that sum: nothing needs the stream afterwards,
+// The same, and replaces `hidden` by the gradient of that sum, and adds those of the head's own
+// weights where they are trained (HeadWeights::grads): nothing needs the stream afterwards,
 // and [T, D] are a block's whole keep where blocks are recomputed.
 double HeadLossBackward(const KernelTable& kernels,
                         const HeadWeights& head,

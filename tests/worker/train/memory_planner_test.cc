@@ -92,12 +92,13 @@ TEST(MemoryPlanner, OffloadsWhatDoesNotFitHoweverMuchIsRecomputed) {
   constexpr int64_t kMiB = int64_t{1} << 20;
   job.weights = {.mapped = 900 * kMiB, .copied = 0, .head = 10 * kMiB, .block = 20 * kMiB};
   const auto choose = [&](RecomputePolicy policy, bool offload) {
-    const int64_t allowed = ForecastMemory(job, policy, offload).peak() + kMiB;
+    // The program's own size may move a little between the calls.
+    const int64_t allowed = ForecastMemory(job, policy, offload).peak() + 8 * kMiB;
     return ChooseMemory(job, RecomputePolicy::kNothing, allowed).value();
   };
-  EXPECT_EQ(ForecastMemory(job, RecomputePolicy::kMlp).peak() -
-                ForecastMemory(job, RecomputePolicy::kMlp, true).peak(),
-            850 * kMiB);
+  const WeightBytes offloaded = ForecastMemory(job, RecomputePolicy::kMlp, true).weights;
+  EXPECT_EQ(offloaded.mapped, 0);
+  EXPECT_EQ(offloaded.copied, 50 * kMiB);
   for (const auto policy :
        {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
     EXPECT_EQ(choose(policy, true).policy, policy);
