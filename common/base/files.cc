@@ -252,6 +252,13 @@ Result<UniqueFd> TryLockFile(const std::string& path, mode_t mode) {
   return fd;
 }
 
+void DropPages(std::span<const std::byte> mapped) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(mapped.data()) / page * page;
+  const auto end = reinterpret_cast<uintptr_t>(mapped.data() + mapped.size());
+  static_cast<void>(madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED));
+}
+
 Result<MappedFile> MappedFile::Open(const std::string& path) {
   MFT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenFile(path, O_RDONLY));
   struct stat info {};

@@ -72,6 +72,10 @@ std::string AbsolutePath(
 // flock(2), exclusive. `TryLockFile` gives an invalid descriptor when somebody else holds it.
 Result<UniqueFd> TryLockFile(const std::string& path, mode_t mode = 0644);
 
+// Says that the pages of a part of a mapped file are not needed now: they may leave memory, and are
+// read again when they are. Advice: nothing fails.
+void DropPages(std::span<const std::byte> mapped);
+
 // A read-only private mapping of a whole file; an empty file maps to an empty span.
 // Lifetime: the bytes live as long as the object. Pages cut off by somebody else raise SIGBUS,
 // so only files that are never shortened (published ones, model weights) may be mapped.

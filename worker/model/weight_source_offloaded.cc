@@ -2,9 +2,6 @@
 // A block is copied out of the mapped file into one of two buffers, by a thread that reads the next
 // one while this one is multiplied by; the file's pages are let go of at once. So two blocks and
 // the head are in memory, however large the file.
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <condition_variable>
@@ -13,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/base/files.h"
 #include "common/base/strings.h"
 #include "common/checkpoint/model_weights.h"
 #include "worker/model/aligned_floats.h"
@@ -32,15 +30,6 @@ int64_t FloatsOf(const TensorEntry& tensor) {
   const bool narrow = tensor.dtype == DType::kBF16 && tensor.shape.size() == 2;
   const int64_t floats = narrow ? (elements + 1) / 2 : elements;
   return (floats + kLine - 1) / kLine * kLine;
-}
-
-// Its pages may be dropped: the file has them.
-void Forget(const TensorEntry& tensor) {
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<uintptr_t>(tensor.data.data()) / page * page;
-  const auto end = reinterpret_cast<uintptr_t>(tensor.data.data() + tensor.data.size());
-  // Advice: where it is not taken, the kernel drops the pages when it needs them.
-  static_cast<void>(madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED));
 }
 
 class OffloadedWeights final : public WeightSource {
@@ -168,7 +157,7 @@ class OffloadedWeights final : public WeightSource {
             return {MatrixView(to, out, in), WeightFormat::kF32, out, in};
           }
           files_->CopyRows(name, reinterpret_cast<std::byte*>(to));
-          Forget(*tensor);
+          DropPages(tensor->data);
           const bool bf16 = tensor->dtype == DType::kBF16;
           return {View{to, out, in, in, bf16 ? ElementType::kBF16 : ElementType::kF32},
                   bf16 ? WeightFormat::kBF16 : WeightFormat::kF32,
@@ -188,7 +177,7 @@ class OffloadedWeights final : public WeightSource {
     TensorEntry in_order = tensor;
     in_order.data = halves_;
     ReadValues(in_order, {to, tensor.data.size() / DTypeSize(tensor.dtype)});
-    Forget(tensor);
+    DropPages(tensor.data);
   }
 
   const ModelParams params_;

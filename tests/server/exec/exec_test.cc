@@ -86,7 +86,12 @@ TEST_F(SpawnTest, StartsTheRunnerWithItsArgumentsInACleanProcess) {
   const Result<AttemptProcess> process = Spawn("echo \"$*\" > \"$2/said\"; exec sleep 60");
   ASSERT_TRUE(process.ok()) << process.status().ToString();
   const std::string proc = StrCat("/proc/", process->pid, "/");
-  for (int i = 0; i < 2000 && ReadFile(proc + "comm").value() != "sleep\n"; ++i) {
+  // A new program has its name a moment before its environment.
+  const auto has_started = [&] {
+    return ReadFile(proc + "comm").value() == "sleep\n" &&
+           !ReadFile(proc + "environ").value().empty();
+  };
+  for (int i = 0; i < 2000 && !has_started(); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   EXPECT_EQ(ReadFile(JoinPath(dir_, "said")).value(),
