@@ -86,17 +86,19 @@ TEST_F(SpawnTest, StartsTheRunnerWithItsArgumentsInACleanProcess) {
   const Result<AttemptProcess> process = Spawn("echo \"$*\" > \"$2/said\"; exec sleep 60");
   ASSERT_TRUE(process.ok()) << process.status().ToString();
   const std::string proc = StrCat("/proc/", process->pid, "/");
-  // A new program has its name a moment before its environment.
+  // A new program has its name a moment before its environment, and opens its libraries.
+  const std::vector<std::string> standard_and_lock = {"0", "1", "2", "3"};
   const auto has_started = [&] {
     return ReadFile(proc + "comm").value() == "sleep\n" &&
-           !ReadFile(proc + "environ").value().empty();
+           !ReadFile(proc + "environ").value().empty() &&
+           ListDir(proc + "fd").value() == standard_and_lock;
   };
   for (int i = 0; i < 2000 && !has_started(); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   EXPECT_EQ(ReadFile(JoinPath(dir_, "said")).value(),
             StrCat("--attempt-dir ", dir_, " --lock-fd 3\n"));
-  EXPECT_EQ(ListDir(proc + "fd").value(), (std::vector<std::string>{"0", "1", "2", "3"}));
+  EXPECT_EQ(ListDir(proc + "fd").value(), standard_and_lock);
   EXPECT_EQ(getsid(process->pid), process->pid) << "the runner leads a session of its own";
   EXPECT_NE(ReadFile(proc + "environ").value().find("MFT_ATTEMPT=" + id_), std::string::npos);
   EXPECT_NE(ReadFile(proc + "status").value().find("SigBlk:\t0000000000004200\n"),
