@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "common/base/files.h"
 #include "common/base/json.h"
 #include "common/base/strings.h"
+#include "common/checkpoint/checkpoint_dir.h"
 #include "common/config/yaml_reader.h"
 #include "worker/model/status_error.h"
 #include "worker/train/run_dir.h"
@@ -93,6 +95,25 @@ void ExportBest(const TrainContext& job,
   const auto session = OpenSession(std::move(context), reporter, clock);
   Trainer(*session, reporter, signals, clock).Run();
 }
+
+// Before anything is trained: what one kind of run left, the other cannot go on with.
+void CheckRunDir(const JobSpec& spec) {
+  std::error_code error;
+  const std::filesystem::file_status checkpoints =
+      std::filesystem::symlink_status(CheckpointsDir(spec.run_dir), error);
+  if (spec.mftd.seeds.empty() && std::filesystem::is_symlink(checkpoints)) {
+    throw StatusError(FailedPrecondition(
+        StrCat(spec.run_dir,
+               ": has the runs of several seeds, and mftd.seeds is empty: start a new run_dir")));
+  }
+  if (!spec.mftd.seeds.empty() && std::filesystem::is_directory(checkpoints)) {
+    throw StatusError(
+        FailedPrecondition(StrCat(spec.run_dir,
+                                  ": has the checkpoints of one run, and mftd.seeds asks for ",
+                                  TotalRuns(spec),
+                                  ": start a new run_dir")));
+  }
+}
 }  // namespace
 
 FinalRecord RunJob(const TrainContext& context,
@@ -100,6 +121,7 @@ FinalRecord RunJob(const TrainContext& context,
                    StopSignals& signals,
                    const Clock& clock) {
   const JobSpec& spec = context.job.spec;
+  CheckRunDir(spec);
   if (spec.mftd.seeds.empty()) {
     const auto session = OpenSession(context, reporter, clock);
     return Trainer(*session, reporter, signals, clock).Run();

@@ -220,7 +220,8 @@ TEST_F(BatcherTest, ResumingAtAnyStepEqualsARunFromTheStart) {
   }
 }
 
-TEST_F(BatcherTest, TokenWeightsSumToOneOverAllRanks) {
+// Every token counts the same, whichever microbatch and rank it is in.
+TEST_F(BatcherTest, TokenWeightsAreTheSameOverAllRanksAndSumToOne) {
   for (const std::string packing : {"whole", "reference"}) {
     for (int step = 1; step <= 3; ++step) {
       double sum = 0;
@@ -240,7 +241,8 @@ TEST_F(BatcherTest, TokenWeightsSumToOneOverAllRanks) {
           counted += micro.loss_tokens;
           for (size_t i = 0; i < micro.x.size(); ++i) {
             sum += micro.row_weight[i];
-            ASSERT_EQ(micro.row_weight[i] > 0, micro.mask[i] == 1);
+            ASSERT_EQ(micro.row_weight[i],
+                      micro.mask[i] == 1 ? 1.0F / static_cast<float>(batch.loss_tokens) : 0.0F);
           }
         }
       }

@@ -290,6 +290,24 @@ TEST(Seeds, AStopEndsTheJobAndTheNextAttemptGoesOnAtThatSeed) {
   EXPECT_EQ(run.Records<StepRecord>().back().step, 180);
 }
 
+TEST(Seeds, DoNotMixWithARunOfOne) {
+  TempDir dir;
+  TrainRun run = Seeds(dir.path() + "/a");
+  run.spec.max_steps = 2;
+  ASSERT_EQ(run.Run().exit_code, 0);
+  run.spec.mftd.seeds.clear();
+  EXPECT_EQ(run.Run().exit_code, 6);
+  EXPECT_NE(Final(run).message.find("has the runs of several seeds"), std::string::npos);
+  TrainRun one = Seeds(dir.path() + "/b");
+  one.spec.max_steps = 2;
+  one.spec.mftd.seeds.clear();
+  ASSERT_EQ(one.Run().exit_code, 0);
+  one.spec.mftd.seeds = {1, 2};
+  EXPECT_EQ(one.Run().exit_code, 6);
+  EXPECT_NE(Final(one).message.find("has the checkpoints of one run"), std::string::npos);
+  EXPECT_TRUE(one.Records<StepRecord>().empty());
+}
+
 TEST(Evaluation, WithoutATokenToPredictIsRefused) {
   TempDir dir;
   TrainRun run(dir.path(), "dense");
