@@ -10,19 +10,46 @@
 namespace mft {
 
 namespace {
-constexpr std::array<std::pair<const char*, const char*>, 8> kKeys = {{
+constexpr std::array<std::pair<const char*, const char*>, 6> kKeys = {{
     {"hidden_size", "dim"},
     {"num_hidden_layers", "n_layers"},
     {"intermediate_size", "hidden_dim"},
     {"num_attention_heads", "n_heads"},
-    {"num_key_value_heads", "n_kv_heads"},
     {"rms_norm_eps", "norm_eps"},
     {"vocab_size", "vocab_size"},
-    {"rope_theta", "rope_theta"},
 }};
 
 bool IsSet(const Json& json, const char* key) {
   return json.contains(key) && !json[key].is_null();
+}
+
+bool IsMixtral(const Json& config) {
+  return StringOr(config, "model_type", "") == "mixtral";
+}
+
+// Newer files have it in a section. What a file does not say is the default of transformers.
+Result<Json> RopeTheta(const Json& config) {
+  const Json section =
+      IsSet(config, "rope_parameters") ? config["rope_parameters"] : Json::object();
+  const std::string type = section.is_object() ? StringOr(section, "rope_type", "default") : "";
+  if (type != "default") {
+    return Unimplemented(
+        "\"rope_parameters\": only models with \"rope_type\" \"default\" can be trained");
+  }
+  if (IsSet(section, "rope_theta")) {
+    return section["rope_theta"];
+  }
+  return IsSet(config, "rope_theta") ? config["rope_theta"] : Json(IsMixtral(config) ? 1e6 : 1e4);
+}
+
+Json KeyValueHeads(const Json& config) {
+  constexpr int64_t kDefault = 8;
+  if (!config.contains("num_key_value_heads")) {
+    return kDefault;
+  }
+  const char* key =
+      IsSet(config, "num_key_value_heads") ? "num_key_value_heads" : "num_attention_heads";
+  return config.value(key, Json());
 }
 
 Status CheckSupported(const Json& config) {
@@ -58,9 +85,8 @@ Result<Json> ParamsOfHfConfig(const Json& config) {
       params[ours] = config[theirs];
     }
   }
-  if (!IsSet(config, "num_key_value_heads") && IsSet(config, "num_attention_heads")) {
-    params["n_kv_heads"] = config["num_attention_heads"];
-  }
+  params["n_kv_heads"] = KeyValueHeads(config);
+  MFT_ASSIGN_OR_RETURN(params["rope_theta"], RopeTheta(config));
   if (IsSet(config, "head_dim")) {
     params["head_dim"] = config["head_dim"];
   } else {
@@ -81,7 +107,7 @@ Result<Json> ParamsOfHfConfig(const Json& config) {
     }
   }
   params["tied_embeddings"] = BoolOr(config, "tie_word_embeddings", false);
-  if (StringOr(config, "model_type", "") == "mixtral") {
+  if (IsMixtral(config)) {
     params["moe"] = {{"num_experts", config.value("num_local_experts", Json(8))},
                      {"num_experts_per_tok", config.value("num_experts_per_tok", Json(2))}};
   }

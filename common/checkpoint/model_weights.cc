@@ -20,6 +20,7 @@ namespace {
 constexpr size_t kMaxListed = 5;
 constexpr std::string_view kSuffix = ".safetensors";
 constexpr std::string_view kWeight = ".weight";
+constexpr std::string_view kEmbeddings = "tok_embeddings.weight";
 constexpr int kMaxShards = 10'000;
 
 // "consolidated-00002-of-00003.safetensors" with stem "consolidated": {2, 3}.
@@ -203,11 +204,11 @@ Status ModelWeights::Add(const SafetensorsFile& file,
   return Status::Ok();
 }
 
-Result<std::unique_ptr<ModelWeights>> ModelWeights::Open(const std::string& model_dir,
-                                                         const ModelParams& params) {
+Result<std::shared_ptr<const ModelWeights>> ModelWeights::Open(const std::string& model_dir,
+                                                               const ModelParams& params) {
   MFT_ASSIGN_OR_RETURN(const WeightFiles files, FindWeightFiles(model_dir));
   const std::vector<TensorShape> expected = ModelTensors(params);
-  std::unique_ptr<ModelWeights> weights(new ModelWeights());
+  std::shared_ptr<ModelWeights> weights(new ModelWeights());
   weights->params_ = params;
   weights->hugging_face_ = files.hugging_face;
   std::map<std::string, std::string> names;  // of the file's, those of Mistral
@@ -221,13 +222,17 @@ Result<std::unique_ptr<ModelWeights>> ModelWeights::Open(const std::string& mode
   }
   MFT_RETURN_IF_ERROR(CheckTensors(
       files.paths.size() == 1 ? files.paths.front() : model_dir, weights->tensors_, expected));
-  return weights;
+  return std::shared_ptr<const ModelWeights>(std::move(weights));
 }
 
 const TensorEntry& ModelWeights::At(const std::string& name) const {
   const auto found = tensors_.find(name);
   MFT_CHECK(found != tensors_.end(), name);
   return found->second;
+}
+
+bool ModelWeights::is_bf16() const {
+  return At(std::string(kEmbeddings)).dtype == DType::kBF16;
 }
 
 std::string ModelWeights::Fingerprint() const {
@@ -263,6 +268,16 @@ void ModelWeights::CopyRows(const std::string& name, std::byte* to) const {
                 tensor.data.data() + static_cast<size_t>(row) * row_bytes,
                 row_bytes);
   }
+}
+
+TensorEntry ModelWeights::InOrder(const std::string& name, std::vector<std::byte>& buffer) const {
+  TensorEntry tensor = At(name);
+  if (IsReordered(name)) {
+    buffer.resize(tensor.data.size());
+    CopyRows(name, buffer.data());
+    tensor.data = buffer;
+  }
+  return tensor;
 }
 
 }  // namespace mft

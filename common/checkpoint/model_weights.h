@@ -27,20 +27,24 @@ struct WeightFiles {
 Result<WeightFiles> FindWeightFiles(const std::string& model_dir);
 Result<int64_t> WeightFileBytes(const std::string& model_dir);
 
-// Mapped files. Tensors have Mistral's names, and the rows of the file. Threads: const calls are
-// safe from any thread. Entries live as long as the object.
+// Mapped files, opened once and shared by all who need them. Tensors have Mistral's names, and the
+// rows of the file. Threads: const calls are safe from any thread. Entries live as long as the
+// object.
 class ModelWeights {
  public:
   // INVALID_ARGUMENT (TENSOR_MISMATCH) lists the first few tensors that are missing, in two files,
   // of another shape, of another dtype than fp32, bf16 and fp16, or that the model has no place
   // for.
-  static Result<std::unique_ptr<ModelWeights>> Open(const std::string& model_dir,
-                                                    const ModelParams& params);
+  static Result<std::shared_ptr<const ModelWeights>> Open(const std::string& model_dir,
+                                                          const ModelParams& params);
+
+  const ModelParams& params() const { return params_; }
 
   // REQUIRES: one of ModelTensors(params).
   const TensorEntry& At(const std::string& name) const;
   const std::map<std::string, TensorEntry>& tensors() const { return tensors_; }
-  bool hugging_face() const { return hugging_face_; }
+  // Whether the embeddings, and so, by custom, all of the model's matrices, are bf16.
+  bool is_bf16() const;
 
   // Hex digest of every tensor's name, dtype and shape and of some of its bytes (256 at its
   // beginning, middle and end): other weights have another one in all likelihood, in however many
@@ -51,6 +55,8 @@ class ModelWeights {
   bool IsReordered(const std::string& name) const;
   // A tensor's bytes, rows in Mistral's order. `to` has as many as the entry.
   void CopyRows(const std::string& name, std::byte* to) const;
+  // The tensor with its rows in Mistral's order: as the file has it, or with its data in `buffer`.
+  TensorEntry InOrder(const std::string& name, std::vector<std::byte>& buffer) const;
 
  private:
   ModelWeights() = default;

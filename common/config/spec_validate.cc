@@ -150,6 +150,11 @@ class Validator {
     if (spec_.no_eval && spec_.mftd.early_stop.patience > 0) {
       Add("mftd.early_stop.patience", {"no_eval"}, "needs evaluations, and no_eval is true");
     }
+    if (spec_.mftd.early_stop.min_delta > 0 && spec_.mftd.early_stop.patience == 0) {
+      Add("mftd.early_stop.min_delta",
+          {"mftd.early_stop.patience"},
+          "does nothing without mftd.early_stop.patience");
+    }
     if (!spec_.mftd.seeds.empty()) {
       if (spec_.no_eval) {
         Add("mftd.seeds", {"no_eval"}, "needs evaluations to choose by, and no_eval is true");

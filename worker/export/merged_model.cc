@@ -43,14 +43,8 @@ DType WrittenAs(DType dtype) {
 }
 
 Bytes Make(const Recipe& recipe) {
-  TensorEntry entry = recipe.entry;
-  Bytes in_order;
-  if (recipe.reordered) {
-    in_order.resize(entry.data.size());
-    recipe.base->CopyRows(entry.name, in_order.data());
-    entry.data = in_order;
-  }
-  std::vector<float> weight = Widen(entry);
+  Bytes buffer;
+  std::vector<float> weight = Widen(recipe.base->InOrder(recipe.entry.name, buffer));
   if (recipe.adapted()) {
     CpuKernels().gemm(MatrixView(weight.data(), recipe.entry.shape[0], recipe.entry.shape[1]),
                       recipe.b,

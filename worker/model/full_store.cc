@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "common/base/files.h"
 #include "common/checkpoint/model_weights.h"
 #include "worker/model/block_names.h"
 #include "worker/model/tensor_values.h"
@@ -30,8 +31,8 @@ namespace {
 constexpr std::string_view kEmbeddings = "tok_embeddings.weight";
 }  // namespace
 
-FullStore::FullStore(const ModelParams& params) : params_(params) {
-  const std::vector<TensorShape> tensors = ModelTensors(params);
+void FullStore::AddTensors() {
+  const std::vector<TensorShape> tensors = ModelTensors(params_);
   const auto add = [&](const TensorShape& tensor) {
     const bool is_vector = tensor.shape.size() == 1;
     AddTensor(tensor.name, is_vector ? 1 : tensor.shape[0], tensor.shape.back(), is_vector);
@@ -54,46 +55,34 @@ FullStore::FullStore(const ModelParams& params) : params_(params) {
       add(tensor);
     }
   }
-  AllocateMaster();
 }
 
-FullStore::FullStore(const ModelParams& params, bool training) : FullStore(params) {
+FullStore::FullStore(const ModelParams& params, bool training) : params_(params) {
+  AddTensors();
+  AllocateMaster();
   if (training) {
     AllocateTraining();
   }
-  MakeViews();
+  MakeViews(training);
 }
 
-Result<std::unique_ptr<FullStore>> FullStore::Load(const std::string& model_dir, bool training) {
-  MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(model_dir));
-  std::unique_ptr<FullStore> store(new FullStore(params));
-  {
-    MFT_ASSIGN_OR_RETURN(const auto files, ModelWeights::Open(model_dir, params));
-    store->loaded_bf16_ = files->At(std::string(kEmbeddings)).dtype == DType::kBF16;
-    std::vector<std::byte> in_order;
-    for (const Tensor& tensor : store->tensors()) {
-      TensorEntry entry = files->At(tensor.name);
-      if (files->IsReordered(tensor.name)) {
-        in_order.resize(entry.data.size());
-        files->CopyRows(tensor.name, in_order.data());
-        entry.data = in_order;
-      }
-      ReadValues(entry, Part(store->master(), tensor));
-    }
+FullStore::FullStore(const ModelWeights& files) : params_(files.params()) {
+  AddTensors();
+  AllocateMaster();
+  std::vector<std::byte> buffer;
+  for (const Tensor& tensor : tensors()) {
+    ReadValues(files.InOrder(tensor.name, buffer), Part(master(), tensor));
+    DropPages(files.At(tensor.name).data);
   }
-  if (training) {
-    store->AllocateTraining();
-  }
-  store->MakeViews();
-  return store;
+  AllocateTraining();
+  MakeViews(true);
 }
 
 std::unique_ptr<WeightSource> FullStore::AsWeights() const {
   return std::make_unique<TrainedWeights>(*this);
 }
 
-void FullStore::MakeViews() {
-  const bool training = !grad().empty();
+void FullStore::MakeViews(bool training) {
   blocks_.resize(static_cast<size_t>(params_.n_layers));
   block_grads_.resize(blocks_.size());
   for (int64_t layer = 0; layer < params_.n_layers; ++layer) {

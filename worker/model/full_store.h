@@ -16,14 +16,10 @@ namespace mft {
 // the order in which a backward pass is done with their gradients.
 class FullStore final : public ParamStore {
  public:
-  // Values of <model_dir>'s weights. `training`: gradient and moments too, which are allocated when
-  // the file is no longer in memory. Errors as LoadResidentWeights.
-  static Result<std::unique_ptr<FullStore>> Load(const std::string& model_dir, bool training);
-  // Zeros.
+  // Zeros. `training`: gradient and moments too.
   FullStore(const ModelParams& params, bool training);
-
-  // Whether the file that Load read is bf16: what HasBf16Weights is for frozen weights.
-  bool loaded_bf16() const { return loaded_bf16_; }
+  // The values of a model, for training. A part of the file is let go of when it has been read.
+  explicit FullStore(const ModelWeights& files);
 
   // The weights as layers read them, with the gradients that they add to. The store must outlive
   // the source.
@@ -31,13 +27,12 @@ class FullStore final : public ParamStore {
 
  private:
   friend class TrainedWeights;
-  explicit FullStore(const ModelParams& params);
-  void MakeViews();
+  void AddTensors();
+  void MakeViews(bool training);
   FrozenMat Matrix(const std::string& name) const;
   std::string OutputName() const;
 
   ModelParams params_;
-  bool loaded_bf16_ = false;
   std::vector<BlockGrads> block_grads_;
   std::vector<BlockWeights> blocks_;
   HeadGrads head_grads_;

@@ -15,9 +15,9 @@ FrozenMat MappedTensors::Matrix(const std::string& name) {
   return {MatrixView(Floats(tensor), out, in), WeightFormat::kF32, out, in};
 }
 
-HeadWeights MappedTensors::Head(const ModelParams& params) {
+HeadWeights MappedTensors::Head() {
   HeadWeights head{.embeddings = Matrix("tok_embeddings.weight"), .norm = Vector("norm.weight")};
-  head.output = params.tied_embeddings ? head.embeddings : Matrix("output.weight");
+  head.output = files_.params().tied_embeddings ? head.embeddings : Matrix("output.weight");
   return head;
 }
 

@@ -18,7 +18,7 @@ class MappedTensors {
   explicit MappedTensors(const ModelWeights& files) : files_(files) {}
   FrozenMat Matrix(const std::string& name);
   const float* Vector(const std::string& name) { return Floats(files_.At(name)); }
-  HeadWeights Head(const ModelParams& params);
+  HeadWeights Head();
   int64_t bytes() const { return bytes_; }
 
  private:

@@ -86,25 +86,21 @@ class WeightSource {
   virtual int64_t resident_bytes() const = 0;
 };
 
-// Whether the head's matrix, and so, by custom, all of the model's, is bf16.
-inline bool HasBf16Weights(WeightSource& weights) {
-  return weights.head().output.format == WeightFormat::kBF16;
-}
-
 // Whether the resident source uses a tensor where the mapped file has it; others are copied as
 // fp32.
 bool UsedWhereMapped(const TensorEntry& tensor);
 
 // All weights in memory: matrices are used where the mapped file has them, bf16 ones too, which
 // are widened as they are multiplied by; a page of the file takes memory once it was read. Vectors,
-// and what the file has at odd places, are copied. Checks names, shapes and dtypes of
-// <model_dir>/consolidated.safetensors against params.json.
+// and what the file has at odd places, in fp16 or in other rows, are copied.
+std::unique_ptr<WeightSource> MakeResidentWeights(std::shared_ptr<const ModelWeights> files);
+// The same of a directory. Errors as ReadModelParams and ModelWeights::Open.
 Result<std::unique_ptr<WeightSource>> LoadResidentWeights(const std::string& model_dir);
 
 // For a model larger than memory: two blocks and the head are in memory, the next block is read
-// while one is worked with. The same bits. One lease at a time. Errors as LoadResidentWeights.
-Result<std::unique_ptr<WeightSource>> LoadOffloadedWeights(const std::string& model_dir);
+// while one is worked with. The same bits. One lease at a time.
+std::unique_ptr<WeightSource> MakeOffloadedWeights(std::shared_ptr<const ModelWeights> files);
 // Of each of the two.
-int64_t OffloadedBlockBytes(const ModelParams& params, const ModelWeights& files);
+int64_t OffloadedBlockBytes(const ModelWeights& files);
 
 }  // namespace mft

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -34,12 +35,11 @@ int64_t FloatsOf(const TensorEntry& tensor) {
 
 class OffloadedWeights final : public WeightSource {
  public:
-  OffloadedWeights(const ModelParams& params, std::unique_ptr<ModelWeights> files)
-      : params_(params),
-        files_(std::move(files)),
+  explicit OffloadedWeights(std::shared_ptr<const ModelWeights> files)
+      : files_(std::move(files)),
         head_tensors_(*files_),
-        head_(head_tensors_.Head(params)),
-        slot_floats_(LargestBlockFloats(params, *files_)) {
+        head_(head_tensors_.Head()),
+        slot_floats_(LargestBlockFloats(*files_)) {
     for (Slot& slot : slots_) {
       slot.memory = MakeAlignedFloats(slot_floats_);
     }
@@ -54,7 +54,7 @@ class OffloadedWeights final : public WeightSource {
     reader_.join();
   }
 
-  const ModelParams& params() const override { return params_; }
+  const ModelParams& params() const override { return files_->params(); }
   const HeadWeights& head() const override { return head_; }
   int64_t resident_bytes() const override {
     return head_tensors_.bytes() + 2 * slot_floats_ * static_cast<int64_t>(sizeof(float));
@@ -69,18 +69,21 @@ class OffloadedWeights final : public WeightSource {
       Want(*slot, block);
     }
     wake_.wait(lock, [slot] { return slot->ready; });
+    if (slot->error != nullptr) {
+      std::rethrow_exception(slot->error);
+    }
     // Where the passes turn, the other buffer has what comes next already.
     const int64_t next = phase == Phase::kForward ? block + 1 : block - 1;
     Slot& other = slot == slots_.data() ? slots_[1] : slots_[0];
-    if (next >= 0 && next < params_.n_layers && other.block != next && other.ready) {
+    if (next >= 0 && next < params().n_layers && other.block != next && other.ready) {
       Want(other, next);
     }
     return BlockLease(&slot->weights);
   }
 
-  static int64_t LargestBlockFloats(const ModelParams& params, const ModelWeights& files) {
+  static int64_t LargestBlockFloats(const ModelWeights& files) {
     int64_t largest = 0;
-    for (int64_t layer = 0; layer < params.n_layers; ++layer) {
+    for (int64_t layer = 0; layer < files.params().n_layers; ++layer) {
       const std::string prefix = StrCat("layers.", layer, ".");
       int64_t floats = 0;
       for (auto it = files.tensors().lower_bound(prefix);
@@ -99,6 +102,7 @@ class OffloadedWeights final : public WeightSource {
     bool ready = true;  // not being filled
     AlignedFloats memory;
     BlockWeights weights;
+    std::exception_ptr error;
   };
 
   // The next three with mutex_ held.
@@ -128,7 +132,12 @@ class OffloadedWeights final : public WeightSource {
       }
       Slot& slot = *Wanted();
       lock.unlock();
-      Fill(slot);
+      try {
+        Fill(slot);
+        slot.error = nullptr;
+      } catch (...) {  // no memory; whoever waits for the block hears of it
+        slot.error = std::current_exception();
+      }
       lock.lock();
       slot.ready = true;
       wake_.notify_all();
@@ -146,14 +155,15 @@ class OffloadedWeights final : public WeightSource {
     };
     FillBlock(
         slot.weights,
-        params_,
+        params(),
         slot.block,
         [&](const std::string& name) -> FrozenMat {
           const auto [tensor, to] = take(name);
           const int64_t out = tensor->shape[0];
           const int64_t in = tensor->shape[1];
           if (tensor->dtype == DType::kF16) {
-            CopyHalves(name, *tensor, to);
+            ReadValues(files_->InOrder(name, halves_), {to, static_cast<size_t>(out * in)});
+            DropPages(tensor->data);
             return {MatrixView(to, out, in), WeightFormat::kF32, out, in};
           }
           files_->CopyRows(name, reinterpret_cast<std::byte*>(to));
@@ -171,17 +181,7 @@ class OffloadedWeights final : public WeightSource {
         });
   }
 
-  void CopyHalves(const std::string& name, const TensorEntry& tensor, float* to) {
-    halves_.resize(tensor.data.size());
-    files_->CopyRows(name, halves_.data());
-    TensorEntry in_order = tensor;
-    in_order.data = halves_;
-    ReadValues(in_order, {to, tensor.data.size() / DTypeSize(tensor.dtype)});
-    DropPages(tensor.data);
-  }
-
-  const ModelParams params_;
-  const std::unique_ptr<ModelWeights> files_;
+  const std::shared_ptr<const ModelWeights> files_;
   MappedTensors head_tensors_;
   const HeadWeights head_;
   const int64_t slot_floats_;
@@ -194,15 +194,12 @@ class OffloadedWeights final : public WeightSource {
 };
 }  // namespace
 
-int64_t OffloadedBlockBytes(const ModelParams& params, const ModelWeights& files) {
-  return OffloadedWeights::LargestBlockFloats(params, files) * static_cast<int64_t>(sizeof(float));
+int64_t OffloadedBlockBytes(const ModelWeights& files) {
+  return OffloadedWeights::LargestBlockFloats(files) * static_cast<int64_t>(sizeof(float));
 }
 
-Result<std::unique_ptr<WeightSource>> LoadOffloadedWeights(const std::string& model_dir) {
-  MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(model_dir));
-  MFT_ASSIGN_OR_RETURN(auto files, ModelWeights::Open(model_dir, params));
-  return std::unique_ptr<WeightSource>(
-      std::make_unique<OffloadedWeights>(params, std::move(files)));
+std::unique_ptr<WeightSource> MakeOffloadedWeights(std::shared_ptr<const ModelWeights> files) {
+  return std::make_unique<OffloadedWeights>(std::move(files));
 }
 
 }  // namespace mft

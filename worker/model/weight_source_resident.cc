@@ -9,20 +9,20 @@ namespace mft {
 namespace {
 class ResidentWeights final : public WeightSource {
  public:
-  ResidentWeights(const ModelParams& params, std::unique_ptr<ModelWeights> files)
-      : params_(params), files_(std::move(files)), tensors_(*files_), head_(tensors_.Head(params)) {
-    blocks_.resize(static_cast<size_t>(params.n_layers));
+  explicit ResidentWeights(std::shared_ptr<const ModelWeights> files)
+      : files_(std::move(files)), tensors_(*files_), head_(tensors_.Head()) {
+    blocks_.resize(static_cast<size_t>(params().n_layers));
     for (size_t layer = 0; layer < blocks_.size(); ++layer) {
       FillBlock(
           blocks_[layer],
-          params_,
+          params(),
           static_cast<int64_t>(layer),
           [this](const std::string& name) { return tensors_.Matrix(name); },
           [this](const std::string& name) { return tensors_.Vector(name); });
     }
   }
 
-  const ModelParams& params() const override { return params_; }
+  const ModelParams& params() const override { return files_->params(); }
   BlockLease Acquire(int64_t block, Phase /*phase*/) override {
     return BlockLease(&blocks_[static_cast<size_t>(block)]);
   }
@@ -30,8 +30,7 @@ class ResidentWeights final : public WeightSource {
   int64_t resident_bytes() const override { return tensors_.bytes(); }
 
  private:
-  const ModelParams params_;
-  const std::unique_ptr<ModelWeights> files_;
+  const std::shared_ptr<const ModelWeights> files_;
   MappedTensors tensors_;
   const HeadWeights head_;
   std::vector<BlockWeights> blocks_;
@@ -53,10 +52,14 @@ void MatMulT(const KernelTable& kernels, View dx, View dy, const FrozenMat& w, f
   kernels.gemm(dx, dy, w.data, {.beta = beta});
 }
 
+std::unique_ptr<WeightSource> MakeResidentWeights(std::shared_ptr<const ModelWeights> files) {
+  return std::make_unique<ResidentWeights>(std::move(files));
+}
+
 Result<std::unique_ptr<WeightSource>> LoadResidentWeights(const std::string& model_dir) {
   MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(model_dir));
   MFT_ASSIGN_OR_RETURN(auto files, ModelWeights::Open(model_dir, params));
-  return std::unique_ptr<WeightSource>(std::make_unique<ResidentWeights>(params, std::move(files)));
+  return MakeResidentWeights(std::move(files));
 }
 
 }  // namespace mft

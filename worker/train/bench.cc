@@ -221,37 +221,16 @@ class StepRunner {
   int64_t updates_ = 0;
 };
 
-struct BenchWeights {
-  std::unique_ptr<FullStore> full;  // null: frozen
-  std::unique_ptr<WeightSource> source;
-  bool bf16 = false;
-};
-
-Result<BenchWeights> LoadWeights(const BenchArgs& args, bool offload) {
-  BenchWeights weights;
-  if (args.full) {
-    MFT_ASSIGN_OR_RETURN(weights.full, FullStore::Load(args.model_dir, true));
-    weights.source = weights.full->AsWeights();
-    weights.bf16 = weights.full->loaded_bf16();
-  } else {
-    MFT_ASSIGN_OR_RETURN(
-        weights.source,
-        offload ? LoadOffloadedWeights(args.model_dir) : LoadResidentWeights(args.model_dir));
-    weights.bf16 = HasBf16Weights(*weights.source);
-  }
-  return weights;
-}
-
-Result<MemoryJob> MemoryJobOf(const BenchArgs& args, const std::vector<int64_t>& lengths) {
-  MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(args.model_dir));
-  MFT_ASSIGN_OR_RETURN(const WeightBytes weights, ReadWeightBytes(args.model_dir));
-  return MemoryJob{.params = params,
-                   .weights = weights,
-                   .rank = args.rank,
-                   .target_modules = AdaptersOf(args).target_modules,
-                   .full = args.full,
-                   .microbatch_rows = std::accumulate(lengths.begin(), lengths.end(), int64_t{0}),
-                   .longest_document = *std::max_element(lengths.begin(), lengths.end())};
+MemoryJob MemoryJobOf(const BenchArgs& args,
+                      const ModelWeights& files,
+                      const std::vector<int64_t>& lengths) {
+  return {.params = files.params(),
+          .weights = WeightBytesOf(files),
+          .rank = args.rank,
+          .target_modules = AdaptersOf(args).target_modules,
+          .full = args.full,
+          .microbatch_rows = std::accumulate(lengths.begin(), lengths.end(), int64_t{0}),
+          .longest_document = *std::max_element(lengths.begin(), lengths.end())};
 }
 
 Json OperationsToJson(const std::vector<OperationTime>& operations, double tokens) {
@@ -298,17 +277,20 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
   MFT_ASSIGN_OR_RETURN(const std::vector<int64_t> lengths, Lengths(args));
   MFT_RETURN_IF_ERROR(CheckPrecision(args.precision));
   MFT_ASSIGN_OR_RETURN(const RecomputePolicy wish, PolicyNamed(args.recompute));
-  MFT_ASSIGN_OR_RETURN(const MemoryJob job, MemoryJobOf(args, lengths));
-  MFT_ASSIGN_OR_RETURN(const int64_t allowed, AllowedMemory());
-  MFT_ASSIGN_OR_RETURN(const MemoryChoice memory, ChooseMemory(job, wish, allowed));
   const double begin = Now();
-  MFT_ASSIGN_OR_RETURN(const BenchWeights loaded, LoadWeights(args, memory.offload));
-  WeightSource* weights = loaded.source.get();
+  MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(args.model_dir));
+  MFT_ASSIGN_OR_RETURN(const auto files, ModelWeights::Open(args.model_dir, params));
+  MFT_ASSIGN_OR_RETURN(const int64_t allowed, AllowedMemory());
+  MFT_ASSIGN_OR_RETURN(const MemoryChoice memory,
+                       ChooseMemory(MemoryJobOf(args, *files, lengths), wish, allowed));
+  const auto full = args.full ? std::make_unique<FullStore>(*files) : nullptr;
+  const auto weights = args.full        ? full->AsWeights()
+                       : memory.offload ? MakeOffloadedWeights(files)
+                                        : MakeResidentWeights(files);
   const double open_seconds = Now() - begin;
-  const std::string precision = ResolvePrecision(args.precision, loaded.bf16);
+  const std::string precision = ResolvePrecision(args.precision, files->is_bf16());
   const bool bf16 = precision == "bf16";
-  StepRunner runner(
-      args, memory.policy, lengths, KernelsFor(precision), loaded.full.get(), *weights);
+  StepRunner runner(args, memory.policy, lengths, KernelsFor(precision), full.get(), *weights);
   runner.Step();
   const int64_t peak = ReadProcessMemory().peak_bytes;  // before the yardstick's own matrices
   runner.ResetProfile();

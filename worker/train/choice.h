@@ -5,10 +5,7 @@
 
 #include <cstdint>
 #include <limits>
-#include <string>
 
-#include "common/base/json.h"
-#include "common/base/status.h"
 #include "common/config/job_spec.h"
 
 namespace mft {
@@ -35,9 +32,5 @@ struct Choice {
     best_loss = kNone;
   }
 };
-
-// An infinite loss is null.
-Json ChoiceToJson(const Choice& choice);
-Result<Choice> ChoiceFromJson(const Json& json);
 
 }  // namespace mft

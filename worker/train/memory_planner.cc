@@ -10,7 +10,6 @@
 
 #include "common/base/files.h"
 #include "common/base/strings.h"
-#include "common/checkpoint/model_weights.h"
 #include "worker/model/transformer.h"
 #include "worker/model/weight_source.h"
 #include "worker/train/reporter.h"
@@ -59,13 +58,11 @@ int64_t LongestThatFits(MemoryJob job, int64_t allowed) {
 }
 }  // namespace
 
-Result<WeightBytes> ReadWeightBytes(const std::string& model_dir) {
-  MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(model_dir));
-  MFT_ASSIGN_OR_RETURN(const auto files, ModelWeights::Open(model_dir, params));
-  WeightBytes bytes{.block = OffloadedBlockBytes(params, *files)};
-  for (const auto& [name, tensor] : files->tensors()) {
+WeightBytes WeightBytesOf(const ModelWeights& files) {
+  WeightBytes bytes{.block = OffloadedBlockBytes(files)};
+  for (const auto& [name, tensor] : files.tensors()) {
     const auto size = static_cast<int64_t>(tensor.data.size());
-    int64_t copied = files->IsReordered(name) ? size : 0;
+    int64_t copied = files.IsReordered(name) ? size : 0;
     if (!UsedWhereMapped(tensor)) {
       const auto elements = size / static_cast<int64_t>(DTypeSize(tensor.dtype));
       copied += elements * static_cast<int64_t>(sizeof(float));

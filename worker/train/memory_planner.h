@@ -11,6 +11,7 @@
 #include "common/base/status.h"
 #include "common/checkpoint/activation_plan.h"
 #include "common/checkpoint/model_params.h"
+#include "common/checkpoint/model_weights.h"
 
 namespace mft {
 
@@ -23,8 +24,8 @@ struct WeightBytes {
   int64_t head = 0;    // embeddings and output, of both
   int64_t block = 0;   // the largest, as an offloaded source holds it
 };
-// Of the resident weight source, from the file's header alone.
-Result<WeightBytes> ReadWeightBytes(const std::string& model_dir);
+// Of the weight sources, from the files' headers alone.
+WeightBytes WeightBytesOf(const ModelWeights& files);
 
 struct MemoryJob {
   ModelParams params;

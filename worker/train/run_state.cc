@@ -28,6 +28,16 @@ void VisitIdentity(Visitor&& visit, auto& identity) {
   visit(kBaseWeights, identity.base_weights);
 }
 
+// The same of a Choice.
+template <typename Visitor>
+void VisitChoice(Visitor&& visit, auto& choice) {
+  visit("best_step", choice.best_step);
+  visit("best_loss", choice.best_loss);
+  visit("reference_loss", choice.reference_loss);
+  visit("waited", choice.waited);
+  visit("last_loss", choice.last_loss);
+}
+
 Status Read(const Json& json, std::string_view key, std::string& out) {
   MFT_ASSIGN_OR_RETURN(out, GetString(json, key));
   return Status::Ok();
@@ -38,6 +48,16 @@ Status Read(const Json& json, std::string_view key, int64_t& out) {
 }
 Status Read(const Json& json, std::string_view key, bool& out) {
   MFT_ASSIGN_OR_RETURN(out, GetBool(json, key));
+  return Status::Ok();
+}
+
+// A loss: null is none.
+Status Read(const Json& json, std::string_view key, double& out) {
+  const auto value = json.find(key);
+  if (value == json.end() || !(value->is_null() || value->is_number())) {
+    return InvalidArgument(StrCat("\"", key, "\" must be a number or null"));
+  }
+  out = value->is_null() ? Choice::kNone : value->get<double>();
   return Status::Ok();
 }
 
@@ -53,6 +73,30 @@ Json IdentityToJson(const DataIdentity& identity) {
   Json json = Json::object();
   VisitIdentity([&json](const char* key, const auto& value) { json[key] = value; }, identity);
   return json;
+}
+
+Json ChoiceToJson(const Choice& choice) {
+  Json json = Json::object();
+  VisitChoice(
+      [&json](const char* key, const auto& value) {
+        json[key] = std::isfinite(static_cast<double>(value)) ? Json(value) : Json(nullptr);
+      },
+      choice);
+  return json;
+}
+
+Result<Choice> ChoiceFromJson(const Json& json) {
+  Choice choice;
+  Status status;
+  VisitChoice(
+      [&](const char* key, auto& value) {
+        if (status.ok()) {
+          status = Read(json, key, value);
+        }
+      },
+      choice);
+  MFT_RETURN_IF_ERROR(status);
+  return choice;
 }
 }  // namespace
 

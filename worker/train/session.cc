@@ -73,21 +73,18 @@ void OpenData(Session& session, int64_t vocab_size) {
                         .shuffle_instruct = options.shuffle_instruct};
 }
 
-// What an adapter learns belongs to the weights under it. A full fine-tuning has its own.
-std::string BaseWeights(const JobSpec& spec, const ModelParams& params) {
-  return spec.lora.enable
-             ? ValueOrThrow(ModelWeights::Open(spec.model_id_or_path, params))->Fingerprint()
-             : std::string();
-}
-
-void LoadWeights(Session& session, bool offload) {
-  const JobSpec& spec = session.spec();
-  if (spec.lora.enable) {
-    session.weights = ValueOrThrow(offload ? LoadOffloadedWeights(spec.model_id_or_path)
-                                           : LoadResidentWeights(spec.model_id_or_path));
+// `resumes`: what is trained comes from a checkpoint.
+void MakeWeights(Session& session,
+                 std::shared_ptr<const ModelWeights> files,
+                 bool offload,
+                 bool resumes) {
+  if (session.spec().lora.enable) {
+    session.weights =
+        offload ? MakeOffloadedWeights(std::move(files)) : MakeResidentWeights(std::move(files));
     return;
   }
-  session.full = ValueOrThrow(FullStore::Load(spec.model_id_or_path, true));
+  session.full = resumes ? std::make_unique<FullStore>(files->params(), true)
+                         : std::make_unique<FullStore>(*files);
   session.weights = session.full->AsWeights();
 }
 
@@ -113,12 +110,12 @@ void MakeModel(Session& session, int64_t longest_segment, RecomputePolicy policy
 
 // Before anything large is allocated.
 MemoryChoice PlanMemory(const Session& session,
-                        const ModelParams& params,
+                        const ModelWeights& files,
                         int64_t longest_segment,
                         Reporter& reporter) {
   const JobSpec& spec = session.spec();
-  const MemoryJob job{.params = params,
-                      .weights = ValueOrThrow(ReadWeightBytes(spec.model_id_or_path)),
+  const MemoryJob job{.params = files.params(),
+                      .weights = WeightBytesOf(files),
                       .rank = spec.lora.rank,
                       .target_modules = AdaptedModules(spec),
                       .full = !spec.lora.enable,
@@ -230,9 +227,11 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   const ModelParams params = ValueOrThrow(ReadModelParams(spec.model_id_or_path));
   OpenData(*session, params.vocab_size);
   const int64_t longest_segment = LongestSegment(*session->cache, spec.seq_len);
-  const MemoryChoice memory = PlanMemory(*session, params, longest_segment, reporter);
-  LoadWeights(*session, memory.offload);
-  session->state.data.base_weights = BaseWeights(spec, params);
+  const std::shared_ptr<const ModelWeights> files =
+      ValueOrThrow(ModelWeights::Open(spec.model_id_or_path, params));
+  const MemoryChoice memory = PlanMemory(*session, *files, longest_segment, reporter);
+  // What an adapter learns belongs to the weights under it; a full fine-tuning has its own.
+  session->state.data.base_weights = spec.lora.enable ? files->Fingerprint() : "";
   session->tokenizer_file = ValueOrThrow(FindOptionalTokenizerFile(spec.model_id_or_path));
   session->schedule = {.peak_lr = spec.optim.lr,
                        .total_steps = spec.max_steps,
@@ -241,10 +240,10 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
 
   const ResumePoint point =
       ValueOrThrow(FindResumePoint(spec, session->state.data, session->context.attempt_id));
+  MakeWeights(*session, files, memory.offload, !point.checkpoint_dir.empty());
   const NumericPlan plan =
       ChoosePlan({.precision = spec.mftd.precision,
-                  .bf16_weights = session->full != nullptr ? session->full->loaded_bf16()
-                                                           : HasBf16Weights(*session->weights),
+                  .bf16_weights = files->is_bf16(),
                   .chunk_rows = ChunkRows(spec.seq_len * spec.batch_size, longest_segment),
                   .min_chunk_rows = longest_segment,
                   .loss_chunk_rows = kHeadRows,

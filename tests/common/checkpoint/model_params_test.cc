@@ -189,6 +189,21 @@ TEST(HuggingFaceConfig, SaysWhatParamsJsonDoes) {
   EXPECT_EQ(ReadHf(Replace(kHf7B, "\"hidden_act\"", "\"head_dim\": 160, \"hidden_act\""))->head_dim,
             160);
   EXPECT_TRUE(ReadHf(Replace(kHf7B, "embeddings\": false", "embeddings\": true"))->tied_embeddings);
+  // What it does not say is what transformers takes for it.
+  const std::string rope = "\"rope_theta\": 1000000.0, ";
+  EXPECT_EQ(ReadHf(Replace(kHf7B, rope, ""))->rope_theta, 1e4);
+  EXPECT_EQ(ReadHf(Replace(Replace(kHf7B, rope, ""), "\"mistral\"", "\"mixtral\""))->rope_theta,
+            1e6);
+  EXPECT_EQ(
+      ReadHf(Replace(kHf7B,
+                     rope,
+                     "\"rope_parameters\": {\"rope_theta\": 5e5, \"rope_type\": \"default\"}, "))
+          ->rope_theta,
+      5e5);
+  EXPECT_EQ(ReadHf(Replace(kHf7B, "\"num_key_value_heads\": 8, ", ""))->n_kv_heads, 8);
+  EXPECT_EQ(ReadHf(Replace(kHf7B, "\"num_key_value_heads\": 8", "\"num_key_value_heads\": null"))
+                ->n_kv_heads,
+            32);
   // Both: Mistral's own counts.
   const testing::TempDir dir;
   dir.Write("config.json", "{");
@@ -210,6 +225,9 @@ TEST(HuggingFaceConfig, OfWhatCannotBeTrainedIsRefusedByName) {
             std::string::npos);
   EXPECT_NE(message(with("\"rope_scaling\": {\"type\": \"yarn\"}")).find("rope_scaling"),
             std::string::npos);
+  EXPECT_NE(message(with("\"rope_parameters\": {\"rope_type\": \"yarn\"}")).find("rope_parameters"),
+            std::string::npos);
+  EXPECT_NE(message(with("\"rope_parameters\": 3")).find("rope_parameters"), std::string::npos);
   EXPECT_NE(message(with("\"quantization_config\": {}")).find("quantization_config"),
             std::string::npos);
   EXPECT_NE(message(with("\"attention_bias\": true")).find("biases"), std::string::npos);

@@ -70,7 +70,8 @@ TEST(ValidateSpec, WhatIsChosenByEvaluationNeedsOne) {
                           HasSubstr("mftd.early_stop.patience:4: needs evaluations")));
   EXPECT_THAT(ProblemsOf(eval + "no_ckpt: true\nmftd.keep_best: true\n"),
               ElementsAre(HasSubstr("mftd.keep_best:7: needs checkpoints")));
-  EXPECT_THAT(ProblemsOf("mftd.early_stop.min_delta: 0.1\n"), IsEmpty());
+  EXPECT_THAT(ProblemsOf(eval + "mftd.early_stop.min_delta: 0.1\n"),
+              ElementsAre(HasSubstr("mftd.early_stop.min_delta:6: does nothing without")));
   EXPECT_THAT(ProblemsOf(eval + "mftd.seeds: [3, 0]\n"), IsEmpty());
   EXPECT_THAT(ProblemsOf(eval + "mftd.seeds: [3, 3]\n"),
               ElementsAre(HasSubstr("mftd.seeds:6: names 3 twice")));

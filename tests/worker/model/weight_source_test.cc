@@ -117,6 +117,10 @@ void ExpectSameBlock(const BlockWeights& actual, const BlockWeights& expected, i
   }
 }
 
+std::unique_ptr<WeightSource> Offloaded(const std::string& model) {
+  return MakeOffloadedWeights(ModelWeights::Open(model, ReadModelParams(model).value()).value());
+}
+
 // Steps as training takes them, evaluations, and blocks in no order at all.
 TEST(OffloadedWeights, AreThoseOfTheResidentSourceInEveryOrder) {
   const testing::TempDir dir;
@@ -130,7 +134,7 @@ TEST(OffloadedWeights, AreThoseOfTheResidentSourceInEveryOrder) {
                                    testing::Fixture("train/dense-bf16/model")}) {
     SCOPED_TRACE(model);
     const auto resident = LoadResidentWeights(model).value();
-    const auto offloaded = LoadOffloadedWeights(model).value();
+    const auto offloaded = Offloaded(model);
     ExpectSameMatrix(offloaded->head().output, resident->head().output);
     ExpectSameMatrix(offloaded->head().embeddings, resident->head().embeddings);
     const int64_t layers = resident->params().n_layers;
@@ -158,7 +162,7 @@ TEST(OffloadedWeights, HoldTwoBlocksAndTheHead) {
   params.n_layers = 9;
   testing::WriteTinyModel(dir.path(), params);
   const auto resident = LoadResidentWeights(dir.path()).value();
-  const auto offloaded = LoadOffloadedWeights(dir.path()).value();
+  const auto offloaded = Offloaded(dir.path());
   const int64_t head = 2 * params.vocab_size * params.dim * 4;
   EXPECT_NEAR(static_cast<double>(offloaded->resident_bytes() - head),
               static_cast<double>(resident->resident_bytes() - head) * 2 / 9,

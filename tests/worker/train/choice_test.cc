@@ -47,31 +47,5 @@ TEST(Choice, ALossThatIsNotFiniteIsNeitherBestNorAnImprovement) {
   EXPECT_EQ(choice.waited, 0);
 }
 
-TEST(Choice, SurvivesJson) {
-  Choice choice;
-  const Choice none = ChoiceFromJson(ChoiceToJson(choice)).value();
-  EXPECT_EQ(none.best_step, 0);
-  EXPECT_EQ(none.best_loss, Choice::kNone);
-  choice.Observe(1, 0.1 + 0.2, 0);
-  choice.Observe(2, 4, 0);
-  const Choice read = ChoiceFromJson(ParseJson(DumpJson(ChoiceToJson(choice))).value()).value();
-  EXPECT_EQ(read.best_step, 1);
-  EXPECT_EQ(read.best_loss, 0.1 + 0.2);
-  EXPECT_EQ(read.reference_loss, 0.1 + 0.2);
-  EXPECT_EQ(read.waited, 1);
-  EXPECT_EQ(read.last_loss, 4);
-}
-
-TEST(Choice, RefusesJsonThatIsNoChoice) {
-  for (const char* text :
-       {R"({})",
-        R"({"best_step":-1,"best_loss":1,"reference_loss":1,"waited":0,"last_loss":1})",
-        R"({"best_step":1,"best_loss":"1","reference_loss":1,"waited":0,"last_loss":1})",
-        R"({"best_step":1,"best_loss":1,"reference_loss":1,"waited":1.5,"last_loss":1})",
-        R"({"best_step":1,"best_loss":1,"reference_loss":1,"waited":0})"}) {
-    EXPECT_FALSE(ChoiceFromJson(ParseJson(text).value()).ok()) << text;
-  }
-}
-
 }  // namespace
 }  // namespace mft

@@ -59,7 +59,7 @@ TEST(MemoryPlanner, CountsFp32WeightsAsMapped) {
   const testing::TempDir dir;
   const ModelParams params = Model(64, 1, 64);
   testing::WriteTinyModel(dir.path(), params);
-  const WeightBytes bytes = ReadWeightBytes(dir.path()).value();
+  const WeightBytes bytes = WeightBytesOf(*ModelWeights::Open(dir.path(), params).value());
   EXPECT_EQ(bytes.mapped, 4 * TotalParameters(params));
   EXPECT_EQ(bytes.copied, 0);
 }

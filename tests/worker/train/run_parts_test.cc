@@ -134,6 +134,29 @@ TEST(RunState, OfOlderBuildsDoesNotKnowItsBaseWeights) {
   EXPECT_FALSE(RunStateFromJson(json).ok());
 }
 
+TEST(RunState, OfARunThatWasEvaluatedKeepsItsChoice) {
+  RunState state{.step = 7, .updates = 6};
+  EXPECT_FALSE(RunStateToJson(state).contains("choice"));
+  state.choice.Observe(1, 0.1 + 0.2, 0);
+  state.choice.Observe(2, 4, 0);
+  state.choice.Observe(3, INFINITY, 0);
+  const Json json = ParseJson(DumpJson(RunStateToJson(state))).value();
+  const Choice read = RunStateFromJson(json).value().choice;
+  EXPECT_EQ(read.best_step, 1);
+  EXPECT_EQ(read.best_loss, 0.1 + 0.2);
+  EXPECT_EQ(read.reference_loss, 0.1 + 0.2);
+  EXPECT_EQ(read.waited, 2);
+  EXPECT_EQ(read.last_loss, Choice::kNone);
+  for (const auto& [key, value] : std::vector<std::pair<std::string, Json>>{
+           {"best_step", -1}, {"best_loss", "1"}, {"waited", 1.5}, {"last_loss", Json::array()}}) {
+    Json bad = json;
+    bad["choice"][key] = value;
+    EXPECT_FALSE(RunStateFromJson(bad).ok()) << key;
+    bad["choice"].erase(key);
+    EXPECT_FALSE(RunStateFromJson(bad).ok()) << key;
+  }
+}
+
 TEST(RunState, RefusesWhatCannotBe) {
   const Json good = RunStateToJson({.step = 7, .updates = 6});
   for (const auto& [key, value] : std::vector<std::pair<std::string, Json>>{{"version", 2},
