@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <optional>
 
 #include "common/base/files.h"
@@ -187,6 +188,13 @@ Status PointBestAt(const std::string& run_dir, int64_t step) {
     return RemoveLink(link);
   }
   return ReplaceLink(NameOf(step), link);
+}
+
+int64_t BestCheckpointStep(const std::string& run_dir) {
+  std::error_code error;
+  const std::string link = JoinPath(CheckpointsDir(run_dir), kBestLink);
+  const std::string name = std::filesystem::read_symlink(link, error).string();
+  return PathExists(link) ? StepOf(name).value_or(0) : 0;
 }
 
 }  // namespace mft

@@ -70,5 +70,7 @@ std::vector<std::string> RemoveOldCheckpoints(const std::string& run_dir,
 // Makes checkpoints/best, a relative link, lead to the checkpoint of `step`, in one step; writes
 // nothing if it does already. With 0 a link is removed.
 Status PointBestAt(const std::string& run_dir, int64_t step);
+// The step that checkpoints/best leads to; 0: there is none, or its checkpoint is gone.
+int64_t BestCheckpointStep(const std::string& run_dir);
 
 }  // namespace mft

@@ -48,7 +48,9 @@ Result<ChatPlan> PlanChat(const JobView& view, const v1::ChatOpen& open) {
                   "NO_CHECKPOINT",
                   StrCat("job ", view.job.id, " has no checkpoint yet in ", spec.run_dir));
   }
-  plan.step = open.step() == 0 ? steps.back() : open.step();
+  const int64_t best = spec.mftd.keep_best ? BestCheckpointStep(spec.run_dir) : 0;
+  const int64_t result = best > 0 ? best : steps.back();  // of the run so far
+  plan.step = open.step() == 0 ? result : open.step();
   if (std::find(steps.begin(), steps.end(), plan.step) == steps.end()) {
     return Status(Code::kNotFound,
                   "CHECKPOINT_NOT_FOUND",

@@ -48,8 +48,8 @@ __m512 Load(__mmask16 lanes, const uint16_t* from) {
 
 template <typename T>
 void PackColsOf(float* panel, const GemmPart& b) {
-  const auto* data = static_cast<const T*>(b.data);
   if (!b.transposed) {
+    const auto* data = static_cast<const T*>(b.data);
     const __mmask16 left = FirstLanes(b.count);
     const __mmask16 right = FirstLanes(b.count - kVector);
     for (int64_t k = 0; k < b.depth; ++k) {
@@ -60,23 +60,8 @@ void PackColsOf(float* panel, const GemmPart& b) {
     }
     return;
   }
-  for (int64_t half = 0; half < kTileCols; half += kVector) {
-    for (int64_t k = 0; k < b.depth; k += kVector) {
-      const __mmask16 lanes = FirstLanes(b.depth - k);
-      __m512 block[16];
-#pragma GCC unroll 16
-      for (int j = 0; j < 16; ++j) {
-        const bool there = half + j < b.count;
-        block[j] = there ? Load(lanes, data + (half + j) * b.stride + k) : _mm512_setzero_ps();
-      }
-      Transpose16(block);
-      // The panel has room for a full block of depth.
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) {
-        _mm512_store_ps(panel + (k + i) * kTileCols + half, block[i]);
-      }
-    }
-  }
+  PackContiguousDepth<T, 1>(
+      panel, b, [](const T* from, int64_t count) { return Load(FirstLanes(count), from); });
 }
 
 void PackCols(float* panel, const GemmPart& b) {

@@ -8,7 +8,6 @@
 namespace mft {
 
 namespace {
-constexpr int64_t kPairs = kVector;         // of a register
 constexpr int64_t kElements = 2 * kVector;  // of a register
 
 struct Bf16Lane {
@@ -87,25 +86,9 @@ void PackColsOf(float* panel, const GemmPart& b) {
     });
     return;
   }
-  const auto* data = static_cast<const T*>(b.data);
-  for (int64_t half = 0; half < kTileCols; half += kVector) {
-    for (int64_t k = 0; k < b.depth; k += kElements) {
-      __m512 block[16];
-#pragma GCC unroll 16
-      for (int j = 0; j < 16; ++j) {
-        const bool there = half + j < b.count;
-        block[j] =
-            there ? _mm512_castsi512_ps(LoadElements(data + (half + j) * b.stride + k, b.depth - k))
-                  : _mm512_setzero_ps();
-      }
-      Transpose16(block);
-      // The panel has room for a full block of depth.
-#pragma GCC unroll 16
-      for (int i = 0; i < kPairs; ++i) {
-        _mm512_store_ps(panel + (k / 2 + i) * kTileCols + half, block[i]);
-      }
-    }
-  }
+  PackContiguousDepth<T, 2>(panel, b, [](const T* from, int64_t count) {
+    return _mm512_castsi512_ps(LoadElements(from, count));
+  });
 }
 
 void PackCols(float* panel, const GemmPart& b) {

@@ -135,4 +135,29 @@ static void Transpose16(__m512 (&r)[16]) {
     r[j + 12] = _mm512_shuffle_f32x4(t[j + 4], t[j + 12], _MM_SHUFFLE(3, 1, 3, 1));
   }
 }
+// Packs columns of B whose depth is contiguous, so that a block of 16 columns is transposed.
+// load(from, count) gives the lanes of the first `count` elements, zeros after them.
+template <typename T, int64_t kLaneDepth, typename LoadLanes>
+static void PackContiguousDepth(float* panel, const GemmPart& b, const LoadLanes& load) {
+  constexpr int64_t kElements = kVector * kLaneDepth;
+  const auto* data = static_cast<const T*>(b.data);
+  for (int64_t half = 0; half < kTileCols; half += kVector) {
+    for (int64_t k = 0; k < b.depth; k += kElements) {
+      __m512 block[16];
+#pragma GCC unroll 16
+      for (int j = 0; j < 16; ++j) {
+        const bool there = half + j < b.count;
+        block[j] =
+            there ? load(data + (half + j) * b.stride + k, b.depth - k) : _mm512_setzero_ps();
+      }
+      Transpose16(block);
+      // The panel has room for a full block of depth.
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) {
+        _mm512_store_ps(panel + (k / kLaneDepth + i) * kTileCols + half, block[i]);
+      }
+    }
+  }
+}
+
 }  // namespace mft

@@ -233,6 +233,26 @@ MemoryJob MemoryJobOf(const BenchArgs& args,
           .longest_document = *std::max_element(lengths.begin(), lengths.end())};
 }
 
+// One entry a round. `rates`: of the yardstick, the better of its two beside the step, FLOP/s.
+struct Rounds {
+  std::vector<double> seconds;
+  std::vector<double> rates;
+  std::vector<double> ratios;
+};
+
+Rounds TimeRounds(StepRunner& runner, int64_t count, double flops, bool bf16) {
+  Rounds rounds;
+  double rate = MatmulFlopsPerSecond(kMatmulSize, bf16);
+  for (int64_t round = 0; round < count; ++round) {
+    rounds.seconds.push_back(runner.Step());
+    const double after = MatmulFlopsPerSecond(kMatmulSize, bf16);
+    rounds.rates.push_back(std::max(rate, after));
+    rounds.ratios.push_back(flops / rounds.seconds.back() / rounds.rates.back());
+    rate = after;
+  }
+  return rounds;
+}
+
 Json OperationsToJson(const std::vector<OperationTime>& operations, double tokens) {
   Json list = Json::array();
   for (const OperationTime& operation : operations) {
@@ -289,23 +309,12 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
                                         : MakeResidentWeights(files);
   const double open_seconds = Now() - begin;
   const std::string precision = ResolvePrecision(args.precision, files->is_bf16());
-  const bool bf16 = precision == "bf16";
   StepRunner runner(args, memory.policy, lengths, KernelsFor(precision), full.get(), *weights);
   runner.Step();
   const int64_t peak = ReadProcessMemory().peak_bytes;  // before the yardstick's own matrices
   runner.ResetProfile();
   const double flops = StepFlops(weights->params(), args, lengths);
-  std::vector<double> seconds;
-  std::vector<double> rates;
-  std::vector<double> ratios;
-  double rate = MatmulFlopsPerSecond(kMatmulSize, bf16);
-  for (int64_t round = 0; round < args.rounds; ++round) {
-    seconds.push_back(runner.Step());
-    const double after = MatmulFlopsPerSecond(kMatmulSize, bf16);
-    rates.push_back(std::max(rate, after));
-    ratios.push_back(flops / seconds.back() / rates.back());
-    rate = after;
-  }
+  const Rounds rounds = TimeRounds(runner, args.rounds, flops, precision == "bf16");
   const auto tokens =
       static_cast<double>(std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
   Json report = {{"tokens", static_cast<int64_t>(tokens)},
@@ -315,17 +324,17 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
                  {"kernels", std::string(KernelsFor(precision).name)},
                  {"threads", CpuThreads()},
                  {"open_seconds", open_seconds},
-                 {"seconds", Median(seconds)},
-                 {"step_seconds", seconds},
-                 {"tokens_per_second", tokens / Median(seconds)},
-                 {"gflops", flops / Median(seconds) / kGiga},
-                 {"matmul_gflops", Median(rates) / kGiga},
-                 {"ratio", Median(ratios)},
+                 {"seconds", Median(rounds.seconds)},
+                 {"step_seconds", rounds.seconds},
+                 {"tokens_per_second", tokens / Median(rounds.seconds)},
+                 {"gflops", flops / Median(rounds.seconds) / kGiga},
+                 {"matmul_gflops", Median(rounds.rates) / kGiga},
+                 {"ratio", Median(rounds.ratios)},
                  {"peak_bytes", peak},
                  {"offloaded", memory.offload},
                  {"predicted_bytes", memory.forecast.peak()}};
   if (args.phases) {
-    const double sum = std::accumulate(seconds.begin(), seconds.end(), 0.0);
+    const double sum = std::accumulate(rounds.seconds.begin(), rounds.seconds.end(), 0.0);
     report["operations"] = OperationsToJson(runner.Operations(args.rounds, sum),
                                             tokens * static_cast<double>(args.rounds));
   }

@@ -93,8 +93,9 @@ FinalRecord Trainer::Complete(bool trained) {
                      spec.max_steps,
                      ": ",
                      choice.waited,
-                     " evaluations without an eval loss below ",
-                     FormatFixed(choice.reference_loss, 6),
+                     choice.best_step == 0 ? " evaluations, none with a finite eval loss"
+                                           : StrCat(" evaluations without an eval loss below ",
+                                                    FormatFixed(choice.reference_loss, 6)),
                      spec.mftd.early_stop.min_delta > 0
                          ? StrCat(" by more than ", spec.mftd.early_stop.min_delta)
                          : std::string());

@@ -164,5 +164,48 @@ TEST_F(Checkpoints, AManifestCannotPointOutside) {
   EXPECT_NE(VerifyCheckpoint(Dir(1)).message().find("leaves the checkpoint"), std::string::npos);
 }
 
+TEST(BestCheckpoint, IsWhatTheLinkLeadsTo) {
+  const testing::TempDir dir;
+  const std::string link = dir.File("checkpoints/best");
+  EXPECT_EQ(BestCheckpointStep(dir.path()), 0);
+  for (const int64_t step : {7, 1234567}) {
+    ASSERT_TRUE(MakeDirs(CheckpointDir(dir.path(), step)).ok());
+    ASSERT_TRUE(PointBestAt(dir.path(), step).ok());
+    EXPECT_EQ(BestCheckpointStep(dir.path()), step);
+  }
+  const auto changed = [&] { return std::filesystem::last_write_time(dir.File("checkpoints")); };
+  const auto before = changed();
+  ASSERT_TRUE(PointBestAt(dir.path(), 1234567).ok());
+  EXPECT_EQ(changed(), before);  // it leads there already
+  ASSERT_TRUE(RemoveTree(CheckpointDir(dir.path(), 1234567)).ok());
+  EXPECT_EQ(BestCheckpointStep(dir.path()), 0);
+  EXPECT_TRUE(PathExists(CheckpointDir(dir.path(), 7)));
+  ASSERT_TRUE(PointBestAt(dir.path(), 0).ok());
+  EXPECT_FALSE(std::filesystem::is_symlink(link));
+  ASSERT_TRUE(PointBestAt(dir.path(), 0).ok());
+  EXPECT_EQ(ListDir(dir.File("checkpoints"))->size(), 1U);  // nothing temporary
+}
+
+// Somebody's own folder of that name is neither followed nor removed.
+TEST(BestCheckpoint, LeavesWhatIsNoLinkAlone) {
+  const testing::TempDir dir;
+  dir.Write("checkpoints/best/notes.txt", "mine");
+  EXPECT_TRUE(PointBestAt(dir.path(), 0).ok());
+  EXPECT_FALSE(PointBestAt(dir.path(), 5).ok());
+  EXPECT_EQ(BestCheckpointStep(dir.path()), 0);
+  EXPECT_EQ(ReadFile(dir.File("checkpoints/best/notes.txt")).value(), "mine");
+  EXPECT_EQ(ListDir(dir.File("checkpoints")).value(), std::vector<std::string>{"best"});
+}
+
+TEST(BestCheckpoint, IsSparedByRetention) {
+  const testing::TempDir dir;
+  for (const int64_t step : {1, 2, 3, 4}) {
+    ASSERT_TRUE(MakeDirs(CheckpointDir(dir.path(), step)).ok());
+  }
+  EXPECT_EQ(RemoveOldCheckpoints(dir.path(), 1, 2).size(), 2U);
+  EXPECT_EQ(ListCheckpointSteps(dir.path()), (std::vector<int64_t>{2, 4}));
+  EXPECT_EQ(RemoveOldCheckpoints(dir.path(), 1).size(), 1U);
+}
+
 }  // namespace
 }  // namespace mft

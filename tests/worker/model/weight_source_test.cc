@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/model/weight_source.h"
 
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -14,6 +15,7 @@
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_model.h"
 #include "worker/model/bf16.h"
+#include "worker/model/fp16.h"
 #include "worker/model/transformer.h"
 
 namespace mft {
@@ -167,6 +169,19 @@ TEST(OffloadedWeights, HoldTwoBlocksAndTheHead) {
   EXPECT_NEAR(static_cast<double>(offloaded->resident_bytes() - head),
               static_cast<double>(resident->resident_bytes() - head) * 2 / 9,
               4096);
+}
+
+TEST(Fp16, IsThatOfItsBits) {
+  EXPECT_EQ(FloatFromFp16(0x3C00), 1.0F);
+  EXPECT_EQ(FloatFromFp16(0xC001), -2.001953125F);
+  EXPECT_EQ(FloatFromFp16(0x7BFF), 65504.0F);
+  EXPECT_EQ(FloatFromFp16(0x0400), 0x1p-14F);
+  EXPECT_EQ(FloatFromFp16(0x83FF), -0x3FFp-24F);  // denormal
+  EXPECT_EQ(FloatFromFp16(0x0001), 0x1p-24F);
+  EXPECT_EQ(FloatFromFp16(0x0000), 0.0F);
+  EXPECT_TRUE(std::signbit(FloatFromFp16(0x8000)));
+  EXPECT_EQ(FloatFromFp16(0xFC00), -INFINITY);
+  EXPECT_TRUE(std::isnan(FloatFromFp16(0x7E00)));
 }
 
 }  // namespace

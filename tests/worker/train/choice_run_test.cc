@@ -160,7 +160,7 @@ TEST(EarlyStop, EndsWhenThePatienceIsUsedUp) {
   ASSERT_EQ(run.Run().exit_code, 0);
   EXPECT_EQ(run.Records<StepRecord>().front().step, 9);
   EXPECT_EQ(Final(run).step, 12);
-  run.spec.mftd.early_stop.patience = 0;
+  run.spec.mftd.early_stop = {};
   ASSERT_EQ(run.Run().exit_code, 0);
   EXPECT_EQ(Final(run).step, 20);
   EXPECT_EQ(Final(run).reason, "");
