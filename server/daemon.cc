@@ -121,6 +121,7 @@ Status RunDaemon(const ServerConfig& config) {
   options.cores = static_cast<int>(config.cores);
   options.prepare_slots = static_cast<int>(config.prepare_slots);
   options.grace_ms = config.grace_seconds * 1000;
+  options.tracker_python = config.tracker_python;
   MFT_ASSIGN_OR_RETURN(const auto loop, ControlLoop::Create(options));
 
   std::atomic<const RpcServer*> serving = nullptr;

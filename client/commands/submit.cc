@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <vector>
 
@@ -26,9 +27,18 @@ struct SubmitFlags {
   bool dry_run = false, wait = false;
 };
 
+// The key of the file, or the one that mistral-finetune would have found: that of the environment.
+std::string WandbKeyOf(const JobSpecResult& parsed) {
+  if (parsed.spec.wandb.project.empty() || !parsed.wandb_key.empty()) {
+    return parsed.wandb_key;
+  }
+  const char* key = std::getenv("WANDB_API_KEY");
+  return key == nullptr ? "" : key;
+}
+
 // The job file, checked here so that violations name its lines; the daemon checks again what its
 // node knows.
-Result<v1::JobSpec> ReadSpec(const SubmitFlags& flags) {
+Status ReadSpec(const SubmitFlags& flags, v1::SubmitJobRequest& request) {
   MFT_ASSIGN_OR_RETURN(const std::string text, ReadFile(flags.file, kMaxJobFileBytes));
   std::vector<std::string> overrides = flags.overrides;
   if (!flags.name.empty()) {
@@ -45,17 +55,11 @@ Result<v1::JobSpec> ReadSpec(const SubmitFlags& flags) {
     return InvalidArgument(StrCat("the job file is not valid\n",
                                   Trim(FormatViolations(parsed.violations, flags.file))));
   }
-  if (!parsed.wandb_key.empty()) {
-    PrintWarning(
-        "wandb.key was left out: this version does not send metrics to wandb and hands no key "
-        "over");
-  }
+  request.set_wandb_api_key(WandbKeyOf(parsed));
   MFT_RETURN_IF_ERROR(MakePathsAbsolute(parsed.spec, std::filesystem::current_path().string()));
-  v1::JobSpec spec;
-  const auto converted =
-      google::protobuf::util::JsonStringToMessage(DumpJson(JobSpecToJson(parsed.spec)), &spec);
-  return converted.ok() ? Result<v1::JobSpec>(std::move(spec))
-                        : Result<v1::JobSpec>(Internal(converted.ToString()));
+  const auto converted = google::protobuf::util::JsonStringToMessage(
+      DumpJson(JobSpecToJson(parsed.spec)), request.mutable_spec());
+  return converted.ok() ? Status::Ok() : Internal(converted.ToString());
 }
 
 int ExitCodeOf(const v1::Job& job) {
@@ -103,7 +107,7 @@ Result<int> Wait(Connection& connection, const std::string& job_id) {
 
 Result<int> Submit(Connection& connection, const SubmitFlags& flags, bool json) {
   v1::SubmitJobRequest request;
-  MFT_ASSIGN_OR_RETURN(*request.mutable_spec(), ReadSpec(flags));
+  MFT_RETURN_IF_ERROR(ReadSpec(flags, request));
   // Without it a retry after a lost reply would queue the job twice.
   request.set_request_id(flags.request_id.empty() ? RandomUuid4() : flags.request_id);
   request.set_validate_only(flags.dry_run);

@@ -24,6 +24,20 @@ Status GetSmallInt(const Json& json, std::string_view key, int min, int& out) {
   return Status::Ok();
 }
 
+Status GetTexts(const Json& json, std::string_view key, std::vector<std::string>& out) {
+  const auto list = json.find(key);
+  if (list == json.end() || !list->is_array()) {
+    return InvalidArgument(StrCat("\"", key, "\" must be a list"));
+  }
+  for (const Json& text : *list) {
+    if (!text.is_string()) {
+      return InvalidArgument(StrCat("\"", key, "\" must hold text only"));
+    }
+    out.push_back(text.get<std::string>());
+  }
+  return Status::Ok();
+}
+
 Result<AttemptKind> ParseKind(const std::string& name) {
   for (const AttemptKind kind : {AttemptKind::kPrepare, AttemptKind::kTrain}) {
     if (AttemptKindName(kind) == name) {
@@ -54,16 +68,9 @@ Result<AttemptFile> AttemptFromJson(const Json& json) {
   if (file.grace_ms < 0 || file.time_limit_ms < 0) {
     return InvalidArgument("\"grace_ms\" and \"time_limit_ms\" must not be negative");
   }
-  const auto uuids = json.find("gpu_uuids");
-  if (uuids == json.end() || !uuids->is_array()) {
-    return InvalidArgument("\"gpu_uuids\" must be a list");
-  }
-  for (const Json& uuid : *uuids) {
-    if (!uuid.is_string()) {
-      return InvalidArgument("\"gpu_uuids\" must hold text only");
-    }
-    file.gpu_uuids.push_back(uuid.get<std::string>());
-  }
+  MFT_RETURN_IF_ERROR(GetTexts(json, "gpu_uuids", file.gpu_uuids));
+  MFT_RETURN_IF_ERROR(GetTexts(json, "trackers", file.trackers));
+  MFT_ASSIGN_OR_RETURN(file.tracker_python, GetString(json, "tracker_python"));
   return file;
 }
 
@@ -119,6 +126,8 @@ Status WriteAttemptFile(const std::string& path, const AttemptFile& file) {
   json["data_cache"] = file.data_cache;
   json["grace_ms"] = file.grace_ms;
   json["time_limit_ms"] = file.time_limit_ms;
+  json["trackers"] = file.trackers;
+  json["tracker_python"] = file.tracker_python;
   return WriteFileAtomic(path, DumpJson(json) + "\n");
 }
 

@@ -19,6 +19,7 @@ Result<JobFile> JobFromJson(const Json& json) {
   MFT_ASSIGN_OR_RETURN(file.request_id, GetString(json, "request_id"));
   MFT_ASSIGN_OR_RETURN(file.request_hash, GetString(json, "request_hash"));
   MFT_ASSIGN_OR_RETURN(file.created_micros, GetInt(json, "created_micros"));
+  file.secret = StringOr(json, "secret", "");
   const auto spec = json.find("spec");
   if (spec == json.end()) {
     return InvalidArgument("missing \"spec\"");
@@ -32,6 +33,17 @@ Result<JobFile> JobFromJson(const Json& json) {
   return file;
 }
 }  // namespace
+
+std::vector<std::string> TrackersOf(const JobSpec& spec) {
+  std::vector<std::string> trackers;
+  if (!spec.wandb.project.empty()) {
+    trackers.emplace_back("wandb");
+  }
+  if (!spec.mlflow.tracking_uri.empty()) {
+    trackers.emplace_back("mlflow");
+  }
+  return trackers;
+}
 
 Result<JobFile> ReadJobFile(const std::string& path) {
   MFT_ASSIGN_OR_RETURN(const Json json, ReadVersionedJson(path));
@@ -47,6 +59,9 @@ Status WriteJobFile(const std::string& path, const JobFile& file) {
   json["request_id"] = file.request_id;
   json["request_hash"] = file.request_hash;
   json["created_micros"] = file.created_micros;
+  if (!file.secret.empty()) {
+    json["secret"] = file.secret;
+  }
   json["spec"] = JobSpecToJson(file.spec);
   return WriteFileAtomic(path, DumpJson(json) + "\n");
 }

@@ -20,7 +20,8 @@ struct JobFile {
   std::string request_id;
   std::string request_hash;  // SHA-256 of the request, for idempotent submits
   int64_t created_micros = 0;
-  JobSpec spec;  // resolved: absolute paths, name filled in
+  std::string secret;  // file with the W&B key, "secrets/<job>" in the state directory; "": none
+  JobSpec spec;        // resolved: absolute paths, name filled in
 };
 
 enum class AttemptKind { kPrepare, kTrain };
@@ -32,13 +33,19 @@ struct AttemptFile {
   AttemptKind kind = AttemptKind::kTrain;
   std::string device = "cpu";  // resolved: cpu | cuda
   int ranks = 1;
-  int threads = 1;                     // per rank
-  std::vector<std::string> gpu_uuids;  // one a rank with cuda
-  std::string cache_root;              // where token caches are made (prepare)
-  std::string data_cache;              // the token cache to train from (train)
-  int64_t grace_ms = 120'000;          // from SIGTERM to SIGKILL of the ranks
-  int64_t time_limit_ms = 0;           // 0: none
+  int threads = 1;                         // per rank
+  std::vector<std::string> gpu_uuids;      // one a rank with cuda
+  std::string cache_root;                  // where token caches are made (prepare)
+  std::string data_cache;                  // the token cache to train from (train)
+  int64_t grace_ms = 120'000;              // from SIGTERM to SIGKILL of the ranks
+  int64_t time_limit_ms = 0;               // 0: none
+  std::vector<std::string> trackers;       // services that get the metrics: wandb, mlflow
+  std::string tracker_python = "python3";  // interpreter that has their clients
 };
+
+// The services that a job's metrics go to: those of "wandb" and "mlflow" whose section is filled
+// in.
+std::vector<std::string> TrackersOf(const JobSpec& spec);
 
 // Read* refuse another version with one clear message.
 Result<JobFile> ReadJobFile(const std::string& path);

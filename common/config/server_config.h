@@ -23,7 +23,8 @@ struct ServerConfig {
   int64_t cache_gib = 64;   // token caches beyond that go, those unused for longest first
   int64_t cores = 0;        // shared out between CPU jobs; 0: those that the daemon may run on
   int64_t prepare_slots = 2;
-  int64_t grace_seconds = 120;  // from SIGTERM to SIGKILL of an attempt
+  int64_t grace_seconds = 120;             // from SIGTERM to SIGKILL of an attempt
+  std::string tracker_python = "python3";  // interpreter that has the clients of W&B and MLflow
   std::string log_level = "info";
 };
 
@@ -39,6 +40,7 @@ void VisitFields(Visitor&& visit, auto& self) requires
   visit("cores", self.cores, Between(0, 65536));
   visit("prepare_slots", self.prepare_slots, Between(1, 64));
   visit("grace_seconds", self.grace_seconds, Between(1, 86'400));
+  visit("tracker_python", self.tracker_python, FieldRule{});
   visit("log_level", self.log_level, OneOf({"debug", "info", "warning", "error"}));
 }
 

@@ -179,14 +179,6 @@ class Validator {
           {"mlflow.tracking_uri"},
           "If `mlflow.tracking_uri` is set, `mlflow.experiment_name` must be set as well.");
     }
-    for (const auto& [key, value] :
-         {std::pair("wandb.project", &spec_.wandb.project),
-          std::pair("mlflow.tracking_uri", &spec_.mlflow.tracking_uri)}) {
-      if (!value->empty()) {
-        result_.warnings.push_back(StrCat(
-            key, ": not sent yet: metrics go to metrics.*.jsonl and TensorBoard in run_dir"));
-      }
-    }
   }
 
   void CheckUnimplemented() {

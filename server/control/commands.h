@@ -28,6 +28,7 @@ struct SubmitRequest {
   std::string owner;
   std::string request_id;    // "": not idempotent
   std::string request_hash;  // SHA-256 of the request; the same id with another hash is refused
+  std::string wandb_key;     // a secret: in no log, event or database, and not in the hash
   v1::Estimate estimate;
   bool validate_only =
       false;  // every check; the answer is a null JobViewPtr and nothing is created

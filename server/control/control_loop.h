@@ -11,8 +11,8 @@
 #include "common/base/clock.h"
 #include "common/base/status.h"
 #include "server/control/commands.h"
-#include "server/events/snapshot.h"
 #include "server/events/fan_out.h"
+#include "server/events/snapshot.h"
 #include "server/store/event_reader.h"
 
 namespace mft::server {
@@ -28,6 +28,7 @@ struct ControlOptions {
   int64_t grace_ms = 120'000;       // from SIGTERM to SIGKILL of the ranks; the runner keeps it
   int64_t kill_margin_ms = 10'000;  // so much longer until the daemon kills runner and ranks itself
   int64_t retry_delay_ms = 1'000;   // before the second attempt; doubles up to a minute
+  std::string tracker_python = "python3";  // of mft-track, looked for in PATH
   int64_t tick_ms = 100;
   int64_t probe_ms = 5'000;  // between tries to write again, after the state could not be written
   const Clock* clock = nullptr;  // nullptr: SystemClock()

@@ -79,6 +79,7 @@ Status ControlLoop::Impl::Open(const std::string& database_path) {
     changed_views_.insert(id);
   }
   LoadJobFiles();
+  RemoveOldSecrets();
   Adopt(stored);
   ready_ = true;
   PublishSnapshot();
@@ -95,6 +96,17 @@ void ControlLoop::Impl::LoadJobFiles() {
       spdlog::error("job {}: {}", id, job.file_problem);
     }
     job.file = std::make_shared<const JobFile>(file.ok() ? std::move(file).value() : JobFile{});
+  }
+}
+
+// Of jobs that have ended, or were not committed, when the daemon before this one died.
+void ControlLoop::Impl::RemoveOldSecrets() {
+  const Status status = RemoveSecretsExcept(options_.state_dir, [this](const std::string& job_id) {
+    const auto job = state_.jobs.find(job_id);
+    return job != state_.jobs.end() && !IsFinal(job->second.state);
+  });
+  if (!status.ok()) {
+    spdlog::error("secrets of jobs that have ended: {}", status.ToString());
   }
 }
 
@@ -212,6 +224,11 @@ Status ControlLoop::Impl::CommitAndTell(Changes& changes) {
   changes.ApplyToState();
   for (const auto& [id, job] : changes.jobs()) {
     changed_views_.insert(id);
+    if (const Job& now = state_.jobs.at(id); IsFinal(now.state) && !now.file->secret.empty()) {
+      if (const Status removed = RemoveSecret(options_.state_dir, id); !removed.ok()) {
+        spdlog::error("job {}: {}", id, removed.ToString());
+      }
+    }
   }
   PublishSnapshot();
   for (const auto& [id, events] : changes.events()) {

@@ -57,6 +57,7 @@ class ControlLoop::Impl {
  private:
   // control_loop_impl.cc: life and the loop itself
   void LoadJobFiles();
+  void RemoveOldSecrets();
   void Run();
   void Turn();
   void Wait();
@@ -98,6 +99,7 @@ class ControlLoop::Impl {
                    const AttemptFile& file,
                    const std::string& job_id,
                    const std::vector<Lease>& leases);
+  UniqueFd OpenSecret(const std::string& job_id) const;
   void Launch(RunningAttempt attempt, std::vector<UniqueFd> gpu_locks);
   void RetryLater(const std::string& job_id, int64_t delay_micros, std::string why);
 
@@ -124,6 +126,7 @@ class ControlLoop::Impl {
     SubmitRequest request;
     std::vector<JobDone> done;
     int64_t created_micros = 0;
+    std::string secret;  // as JobFile::secret
     RunDirClaim claim;
   };
   struct Delay {  // a job that may not start yet

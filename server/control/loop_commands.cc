@@ -105,6 +105,7 @@ void ControlLoop::Impl::Handle(SubmitCommand& command) {
   Pending pending{
       .request = std::move(command.request), .done = {}, .created_micros = Now(), .claim = {}};
   pending.done.push_back(std::move(command.done));
+  pending.secret = pending.request.wandb_key.empty() ? "" : SecretName(id);
   pending.claim = {
       .run_dir = pending.request.spec.run_dir, .job_id = id, .state_dir = options_.state_dir};
   AdmissionTask task{.job_dir = JobDir(id),
@@ -113,7 +114,9 @@ void ControlLoop::Impl::Handle(SubmitCommand& command) {
                                      .request_id = pending.request.request_id,
                                      .request_hash = pending.request.request_hash,
                                      .created_micros = pending.created_micros,
+                                     .secret = pending.secret,
                                      .spec = pending.request.spec},
+                     .wandb_key = std::exchange(pending.request.wandb_key, {}),
                      .claim = pending.claim,
                      .check_only = pending.request.validate_only};
   pending_.emplace(id, std::move(pending));
@@ -144,6 +147,7 @@ void ControlLoop::Impl::Handle(AdmittedCommand& command) {
                                                      .request_id = request.request_id,
                                                      .request_hash = request.request_hash,
                                                      .created_micros = pending.created_micros,
+                                                     .secret = pending.secret,
                                                      .spec = request.spec});
   job.reason = reason::kWaitingForPreparation;
   job.message = "accepted";

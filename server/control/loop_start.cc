@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which jobs start now, and how an attempt begins.
+#include <fcntl.h>
+
 #include <algorithm>
 
 #include <spdlog/spdlog.h>
@@ -109,6 +111,8 @@ AttemptFile ControlLoop::Impl::MakeAttemptFile(const Job& job,
   file.data_cache = job.data_cache;
   file.grace_ms = train ? options_.grace_ms : kPrepareGraceMs;
   file.time_limit_ms = train ? job.file->spec.mftd.time_limit * 1000 : 0;
+  file.trackers = TrackersOf(job.file->spec);
+  file.tracker_python = options_.tracker_python;
   return file;
 }
 
@@ -197,12 +201,27 @@ void ControlLoop::Impl::CommitStart(Changes& changes,
   }
 }
 
+// Invalid where the job has none. Without its key the tracker says what is missing; the job trains.
+UniqueFd ControlLoop::Impl::OpenSecret(const std::string& job_id) const {
+  const std::string& name = state_.jobs.at(job_id).file->secret;
+  if (name.empty()) {
+    return {};
+  }
+  Result<UniqueFd> secret = OpenFile(JoinPath(options_.state_dir, name), O_RDONLY);
+  if (!secret.ok()) {
+    spdlog::warn("job {}: {}", job_id, secret.status().ToString());
+    return {};
+  }
+  return std::move(secret).value();
+}
+
 void ControlLoop::Impl::Launch(RunningAttempt attempt, std::vector<UniqueFd> gpu_locks) {
   Result<AttemptProcess> process =
       SpawnRunner(SpawnOptions{.runner = JoinPath(options_.program_dir, "mft-runner"),
                                .attempt_dir = attempt.dir,
                                .attempt_id = attempt.id,
-                               .gpu_locks = std::move(gpu_locks)});
+                               .gpu_locks = std::move(gpu_locks),
+                               .secret = OpenSecret(attempt.job_id)});
   Changes changes(state_, Now());
   if (!process.ok()) {
     spdlog::error("job {}: {}", attempt.job_id, process.status().ToString());

@@ -17,7 +17,7 @@ namespace mft::server {
 
 namespace {
 
-constexpr int kFirstLockFd = 3;  // in the runner: the attempt's lock, then the GPUs'
+constexpr int kFirstLockFd = 3;  // in the runner: the attempt's lock, the GPUs', the secret
 // Above every descriptor that the file actions write to, so that none is overwritten before it is
 // copied.
 constexpr int kFirstSourceFd = 512;
@@ -56,15 +56,15 @@ class SpawnPlan {
   SpawnPlan& operator=(const SpawnPlan&) = delete;
 
   // 0, or the errno of what failed.
-  int Descriptors(const std::string& log, const std::vector<UniqueFd>& locks) {
+  int Descriptors(const std::string& log, const std::vector<UniqueFd>& inherited) {
     int next = kFirstLockFd;
     int error = posix_spawn_file_actions_addopen(&actions_, 0, "/dev/null", O_RDONLY, 0);
     error = error ? error
                   : posix_spawn_file_actions_addopen(
                         &actions_, 1, log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
     error = error ? error : posix_spawn_file_actions_adddup2(&actions_, 1, 2);
-    for (const UniqueFd& lock : locks) {
-      error = error ? error : posix_spawn_file_actions_adddup2(&actions_, lock.get(), next++);
+    for (const UniqueFd& fd : inherited) {
+      error = error ? error : posix_spawn_file_actions_adddup2(&actions_, fd.get(), next++);
     }
     return error ? error : posix_spawn_file_actions_addclosefrom_np(&actions_, next);
   }
@@ -91,8 +91,8 @@ class SpawnPlan {
   posix_spawnattr_t attributes_;
 };
 
-// The attempt's lock and the GPUs', all with high numbers.
-Result<std::vector<UniqueFd>> TakeLocks(SpawnOptions& options) {
+// The attempt's lock, the GPUs' and last the secret if there is one, all with high numbers.
+Result<std::vector<UniqueFd>> TakeInherited(SpawnOptions& options) {
   const std::string path = JoinPath(options.attempt_dir, kAttemptLockName);
   MFT_ASSIGN_OR_RETURN(UniqueFd lock, TryLockFile(path));
   if (!lock.valid()) {
@@ -100,24 +100,28 @@ Result<std::vector<UniqueFd>> TakeLocks(SpawnOptions& options) {
                   "ATTEMPT_LOCKED",
                   StrCat(path, ": is locked by another process"));
   }
-  std::vector<UniqueFd> locks = std::move(options.gpu_locks);
-  locks.insert(locks.begin(), std::move(lock));
-  for (UniqueFd& fd : locks) {
+  std::vector<UniqueFd> inherited = std::move(options.gpu_locks);
+  inherited.insert(inherited.begin(), std::move(lock));
+  if (options.secret.valid()) {
+    inherited.push_back(std::move(options.secret));
+  }
+  for (UniqueFd& fd : inherited) {
     const int copy = fcntl(fd.get(), F_DUPFD_CLOEXEC, kFirstSourceFd);
     if (copy < 0) {
       return ErrnoStatus(errno, StrCat("copying the descriptor of ", path));
     }
     fd = UniqueFd(copy);
   }
-  return locks;
+  return inherited;
 }
 
 }  // namespace
 
 Result<AttemptProcess> SpawnRunner(SpawnOptions options) {
-  MFT_ASSIGN_OR_RETURN(const std::vector<UniqueFd> locks, TakeLocks(options));
+  const bool has_secret = options.secret.valid();
+  MFT_ASSIGN_OR_RETURN(const std::vector<UniqueFd> inherited, TakeInherited(options));
   SpawnPlan plan;
-  int error = plan.Descriptors(JoinPath(options.attempt_dir, "runner.log"), locks);
+  int error = plan.Descriptors(JoinPath(options.attempt_dir, "runner.log"), inherited);
   error = error ? error : plan.Signals();
   if (error != 0) {
     return ErrnoStatus(error, StrCat("preparing to start ", options.runner));
@@ -127,6 +131,11 @@ Result<AttemptProcess> SpawnRunner(SpawnOptions options) {
                                         options.attempt_dir,
                                         "--lock-fd",
                                         std::to_string(kFirstLockFd)};
+  if (has_secret) {
+    arguments.insert(
+        arguments.end(),
+        {"--secret-fd", std::to_string(kFirstLockFd + static_cast<int>(inherited.size()) - 1)});
+  }
   std::vector<std::string> environment = RunnerEnvironment(options.attempt_id);
   pid_t pid = 0;
   error = posix_spawn(&pid,

@@ -16,6 +16,7 @@ namespace mft::server {
 
 namespace {
 constexpr size_t kMaxRequestId = 128;
+constexpr size_t kMaxKey = 1024;
 
 // The API takes absolute paths only: the daemon's working directory means nothing to a client.
 void RequireAbsolute(const std::string& path,
@@ -82,6 +83,17 @@ v1::Estimate Estimate(const JobSpec& spec, const NodeDevice& node) {
                   bytes.ok() ? *bytes : 0));
 }
 
+// Of the key itself nothing is told.
+Status CheckKey(const std::string& key) {
+  const bool printable =
+      std::all_of(key.begin(), key.end(), [](char c) { return c > ' ' && c < '\x7f'; });
+  return key.size() <= kMaxKey && printable
+             ? Status::Ok()
+             : InvalidArgument(StrCat("wandb_api_key must have at most ",
+                                      kMaxKey,
+                                      " printable ASCII characters, no spaces"));
+}
+
 v1::Job DryRunJob(const JobSpec& spec, v1::Estimate estimate) {
   v1::Job job;
   job.set_name(spec.mftd.name);
@@ -98,6 +110,10 @@ void Submit(const ServiceContext& context,
   if (request.request_id().size() > kMaxRequestId) {
     done(ToGrpcStatus(InvalidArgument(StrCat(
         "request_id has ", request.request_id().size(), " bytes, the limit is ", kMaxRequestId))));
+    return;
+  }
+  if (const Status status = CheckKey(request.wandb_api_key()); !status.ok()) {
+    done(ToGrpcStatus(status));
     return;
   }
   JobSpecResult parsed = SpecFromProto(request.spec());
@@ -124,6 +140,7 @@ void Submit(const ServiceContext& context,
                        .owner = context.owner,
                        .request_id = request.request_id(),
                        .request_hash = hash,
+                       .wandb_key = request.wandb_api_key(),
                        .estimate = estimate,
                        .validate_only = request.validate_only()};
   context.loop.Submit(std::move(submit),

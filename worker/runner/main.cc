@@ -15,10 +15,11 @@ namespace {
 
 constexpr int kUsageExit = 2;
 constexpr std::string_view kUsage =
-    "usage: mft-runner --attempt-dir DIR [--lock-fd N] [--bin-dir DIR]\n"
+    "usage: mft-runner --attempt-dir DIR [--lock-fd N] [--secret-fd N] [--bin-dir DIR]\n"
     "Runs one attempt of a job; mftd starts it. DIR holds attempt.json, DIR/../../job.json is the\n"
-    "job. N is an inherited descriptor that holds the lock of DIR/lock. mft-worker and mft-data\n"
-    "are looked for in --bin-dir, by default the folder of this program.\n";
+    "job. N is an inherited descriptor that holds the lock of DIR/lock; that\n"
+    "of --secret-fd is the file with the key for the job's W&B tracker. mft-worker, mft-data and\n"
+    "mft-track are looked for in --bin-dir, by default the folder of this program.\n";
 
 mft::Status SetOption(std::string_view name, const char* value, mft::runner::RunnerOptions& out) {
   const std::string_view text(value);
@@ -26,11 +27,12 @@ mft::Status SetOption(std::string_view name, const char* value, mft::runner::Run
     out.attempt_dir = text;
   } else if (name == "--bin-dir") {
     out.bin_dir = text;
-  } else if (name == "--lock-fd") {
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out.lock_fd);
-    if (error != std::errc() || end != text.data() + text.size() || out.lock_fd < 3) {
+  } else if (name == "--lock-fd" || name == "--secret-fd") {
+    int& fd = name == "--lock-fd" ? out.lock_fd : out.secret_fd;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), fd);
+    if (error != std::errc() || end != text.data() + text.size() || fd < 3) {
       return mft::InvalidArgument(
-          mft::StrCat("--lock-fd must be a descriptor from 3 on, not \"", text, "\""));
+          mft::StrCat(name, " must be a descriptor from 3 on, not \"", text, "\""));
     }
   } else {
     return mft::InvalidArgument(mft::StrCat("unknown option ", name));
@@ -40,7 +42,7 @@ mft::Status SetOption(std::string_view name, const char* value, mft::runner::Run
 
 mft::Result<mft::runner::RunnerOptions> ParseOptions(std::span<char*> arguments) {
   mft::runner::RunnerOptions options{
-      .attempt_dir = "", .lock_fd = -1, .bin_dir = mft::ExecutableDir()};
+      .attempt_dir = "", .lock_fd = -1, .secret_fd = -1, .bin_dir = mft::ExecutableDir()};
   for (size_t i = 0; i < arguments.size(); i += 2) {
     if (i + 1 == arguments.size()) {
       return mft::InvalidArgument(mft::StrCat(arguments[i], " needs a value"));

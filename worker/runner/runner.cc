@@ -20,11 +20,13 @@
 #include "common/journal/build.h"
 #include "common/journal/ends.h"
 #include "common/journal/writer.h"
+#include "worker/runner/attempt_journal.h"
+#include "worker/runner/child_process.h"
 #include "worker/runner/process_setup.h"
 #include "worker/runner/rank_log.h"
-#include "worker/runner/rank_process.h"
 #include "worker/runner/result.h"
 #include "worker/runner/stop_plan.h"
+#include "worker/runner/trackers.h"
 
 namespace mft::runner {
 
@@ -37,8 +39,9 @@ constexpr int64_t kLogCheckMicros = 10 * kSecond;
 constexpr int64_t kScanMicros = 5 * kMicrosPerMilli;
 constexpr int64_t kLeftoversMicros = 60 * kSecond;  // then the daemon has to wait for them
 constexpr int kEmptyScans = 2;                      // see KillAttemptProcesses
-constexpr int64_t kResultRetryMicros = kSecond;
-constexpr int64_t kResultPatienceMicros = 10 * 60 * kSecond;  // a full disk may get space again
+constexpr int64_t kFlushMicros = 30 * kSecond;      // for the trackers, once the ranks have ended
+constexpr int64_t kFlushAfterStopMicros = 3 * kSecond;  // behind the grace period: the daemon waits
+                                                        // 10 s longer
 
 struct Rank {
   pid_t pid = -1;  // -1: not started, or ended
@@ -52,6 +55,7 @@ class Runner {
   // All references must outlive the object.
   Runner(std::string dir,
          AttemptFile attempt,
+         const RunnerOptions& options,
          JournalWriter& journal,
          Wakeup& wakeup,
          const Clock& clock)
@@ -61,35 +65,53 @@ class Runner {
         journal_(journal),
         wakeup_(wakeup),
         clock_(clock),
-        plan_(clock.BoottimeMicros(), attempt_.grace_ms, attempt_.time_limit_ms) {}
+        bin_dir_(options.bin_dir),
+        plan_(clock.BoottimeMicros(), attempt_.grace_ms, attempt_.time_limit_ms),
+        trackers_(TrackersOf(options),
+                  [this](std::string_view level, const std::string& text) { Tell(level, text); }) {}
 
   // Everything but the result record.
-  Result<ResultRecord> Run(const std::string& bin_dir) {
-    StartRanks(bin_dir);
+  Result<ResultRecord> Run() {
+    const bool train = attempt_.kind == AttemptKind::kTrain;
+    if (!train) {
+      // Before anybody waits for devices.
+      MFT_RETURN_IF_ERROR(trackers_.Check());
+    }
+    StartRanks();
     while (Alive() > 0) {
       Act(plan_.Next(Now()));
       CheckLogs();
-      const int64_t wake =
-          std::min(plan_.Deadline().value_or(next_log_check_micros_), next_log_check_micros_);
+      if (train) {
+        trackers_.StartDue(Now());
+      }
+      const int64_t wake = std::min(
+          {plan_.Deadline().value_or(next_log_check_micros_),
+           next_log_check_micros_,
+           train ? trackers_.Deadline().value_or(next_log_check_micros_) : next_log_check_micros_});
       MFT_ASSIGN_OR_RETURN(const std::vector<int> signals, wakeup_.Wait(wake));
       for (const int signal : signals) {
         Handle(signal);
       }
       Reap();
     }
+    if (train) {
+      MFT_RETURN_IF_ERROR(FlushTrackers());
+    }
     MFT_RETURN_IF_ERROR(KillLeftovers());
     return MakeOwnResult();
   }
 
  private:
-  void StartRanks(const std::string& bin_dir);
-  RankCommand CommandOf(int rank, const std::string& bin_dir, int port) const;
+  void StartRanks();
+  TrackerOptions TrackersOf(const RunnerOptions& options) const;
+  ChildCommand CommandOf(int rank, int port) const;
   void Handle(int signal);
   void Act(StopAction action);
   void Reap();
   void RankEnded(Rank& rank, int wait_status);
   void RankFailed(int rank, Status why);
   void SignalRanks(int signal);
+  Status FlushTrackers();
   Status KillLeftovers();
   ResultRecord MakeOwnResult() const;
   void CheckLogs();
@@ -110,7 +132,9 @@ class Runner {
   JournalWriter& journal_;
   Wakeup& wakeup_;
   const Clock& clock_;
+  std::string bin_dir_;
   StopPlan plan_;
+  Trackers trackers_;
   std::vector<Rank> ranks_;
   int first_failed_ = -1;
   Status first_failure_;
@@ -126,11 +150,11 @@ std::string SpinCount() {
   return chosen != nullptr ? chosen : "2000";
 }
 
-RankCommand Runner::CommandOf(int rank, const std::string& bin_dir, int port) const {
+ChildCommand Runner::CommandOf(int rank, int port) const {
   const bool cuda = attempt_.device == "cuda";
   const std::string world = std::to_string(attempt_.ranks);
   return {
-      .arguments = {JoinPath(bin_dir, program_),
+      .arguments = {JoinPath(bin_dir_, program_),
                     std::string(AttemptKindName(attempt_.kind)),
                     "--job",
                     AbsolutePath(JoinPath(dir_, "../../job.json")),
@@ -151,7 +175,17 @@ RankCommand Runner::CommandOf(int rank, const std::string& bin_dir, int port) co
   };
 }
 
-void Runner::StartRanks(const std::string& bin_dir) {
+TrackerOptions Runner::TrackersOf(const RunnerOptions& options) const {
+  return {.services = attempt_.trackers,
+          .python = attempt_.tracker_python,
+          .bin_dir = options.bin_dir,
+          .attempt_dir = dir_,
+          .variables = {{std::string(kAttemptVariable), attempt_.attempt_id},
+                        {"CUDA_VISIBLE_DEVICES", Join(attempt_.gpu_uuids, ",")}},
+          .secret_fd = options.secret_fd};
+}
+
+void Runner::StartRanks() {
   const int count = attempt_.kind == AttemptKind::kTrain ? attempt_.ranks : 1;
   for (int rank = 0; rank < count; ++rank) {
     ranks_.push_back({.pid = -1,
@@ -162,8 +196,7 @@ void Runner::StartRanks(const std::string& bin_dir) {
   // One rank meets nobody.
   const auto port = count > 1 ? FreePort() : Result<int>(0);
   for (int rank = 0; rank < count; ++rank) {
-    const auto pid =
-        port.ok() ? StartRank(CommandOf(rank, bin_dir, *port)) : Result<pid_t>(port.status());
+    const auto pid = port.ok() ? StartChild(CommandOf(rank, *port)) : Result<pid_t>(port.status());
     if (!pid.ok()) {
       RankFailed(rank, Status(pid.status().code(), "START_FAILED", pid.status().message()));
       return;
@@ -222,6 +255,8 @@ void Runner::Reap() {
     const auto rank = std::ranges::find(ranks_, pid, &Rank::pid);
     if (rank != ranks_.end()) {
       RankEnded(*rank, wait_status);
+    } else {
+      trackers_.Ended(pid, wait_status, Now());
     }
   }
 }
@@ -268,6 +303,28 @@ void Runner::RankFailed(int rank, Status why) {
   plan_.RankFailed(Now());
 }
 
+// What of the metrics is still under way. A service that does not answer delays the result by
+// seconds, the ranks by nothing.
+Status Runner::FlushTrackers() {
+  trackers_.Finish();
+  int64_t give_up = Now() + kFlushMicros;
+  while (true) {
+    if (plan_.cause() == StopCause::kRequested || plan_.cause() == StopCause::kTimeLimit) {
+      const int64_t grace_end = std::max(Now(), plan_.Deadline().value_or(0));
+      give_up = std::min(give_up, grace_end + kFlushAfterStopMicros);
+    }
+    if (trackers_.num_alive() == 0 || Now() >= give_up) {
+      trackers_.GiveUp();
+      return Status::Ok();
+    }
+    MFT_ASSIGN_OR_RETURN(const std::vector<int> signals, wakeup_.Wait(give_up));
+    for (const int signal : signals) {
+      Handle(signal);
+    }
+    Reap();
+  }
+}
+
 // Whatever the ranks started and left: nothing of the attempt may outlive the lock.
 Status Runner::KillLeftovers() {
   const int64_t give_up = Now() + kLeftoversMicros;
@@ -309,48 +366,11 @@ void Runner::CheckLogs() {
   for (const Rank& rank : ranks_) {
     LogIfError(LimitLog(rank.log_path, kLogBytesKept), "limiting a log");
   }
-}
-
-// A full disk may get space again; without a result the attempt counts as lost.
-Status AppendResult(JournalWriter& journal,
-                    const ResultRecord& result,
-                    Wakeup& wakeup,
-                    const Clock& clock) {
-  LogInfo(StrCat("result: ", result.outcome, " ", result.reason, " ", result.message));
-  const int64_t give_up = clock.BoottimeMicros() + kResultPatienceMicros;
-  while (true) {
-    const Status status = journal.AppendSynced(result);
-    if (status.code() != Code::kResourceExhausted || clock.BoottimeMicros() >= give_up) {
-      return status;
+  for (const std::string& path : trackers_.log_paths()) {
+    if (PathExists(path)) {
+      LogIfError(LimitLog(path, kLogBytesKept), "limiting a log");
     }
-    LogIfError(status, "the result has to wait");
-    MFT_RETURN_IF_ERROR(wakeup.Wait(clock.BoottimeMicros() + kResultRetryMicros).status());
   }
-}
-
-ResultRecord FailedResult(const Status& status) {
-  ResultRecord result;
-  result.outcome = "failed";
-  result.code = static_cast<int>(status.code());
-  result.reason = status.reason().empty() ? "START_FAILED" : status.reason();
-  result.message = StrCat("mft-runner: ", status.message());
-  return result;
-}
-
-Result<std::unique_ptr<JournalWriter>> OpenJournal(const std::string& dir,
-                                                   const std::string& attempt_id,
-                                                   const Clock& clock) {
-  const std::string path = JoinPath(dir, "runner.jsonl");
-  if (PathExists(path)) {
-    return FailedPrecondition(StrCat(path, " is there: an attempt runs only once"));
-  }
-  return JournalWriter::Open(path,
-                             {.version = kJournalVersion,
-                              .attempt_id = attempt_id,
-                              .rank = kRunnerRank,
-                              .boot_id = BootId(),
-                              .build = std::string(BuildId())},
-                             clock);
 }
 
 }  // namespace
@@ -365,13 +385,14 @@ Status RunAttempt(const RunnerOptions& options, const Clock& clock) {
   const auto attempt = ReadAttemptFile(JoinPath(dir, "attempt.json"));
   const char* inherited_id = std::getenv(std::string(kAttemptVariable).c_str());
   const std::string unreadable_id = inherited_id == nullptr ? "" : inherited_id;
-  MFT_ASSIGN_OR_RETURN(const auto journal,
-                       OpenJournal(dir, attempt.ok() ? attempt->attempt_id : unreadable_id, clock));
+  MFT_ASSIGN_OR_RETURN(
+      const auto journal,
+      OpenAttemptJournal(dir, attempt.ok() ? attempt->attempt_id : unreadable_id, clock));
   if (!attempt.ok()) {
     return AppendResult(*journal, FailedResult(attempt.status()), wakeup, clock);
   }
-  Runner runner(dir, *attempt, *journal, wakeup, clock);
-  const auto result = runner.Run(options.bin_dir);
+  Runner runner(dir, *attempt, options, *journal, wakeup, clock);
+  const auto result = runner.Run();
   return AppendResult(
       *journal, result.ok() ? *result : FailedResult(result.status()), wakeup, clock);
 }

@@ -14,7 +14,8 @@ namespace mft::runner {
 struct RunnerOptions {
   std::string attempt_dir;  // with attempt.json; the job is ../../job.json
   int lock_fd = -1;         // inherited, holds the attempt's lock; -1: take it ourselves
-  std::string bin_dir;      // of mft-worker and mft-data
+  int secret_fd = -1;       // inherited, holds the W&B key for the tracker; -1: none
+  std::string bin_dir;      // of mft-worker, mft-data and mft-track
 };
 
 // Turns this process into the attempt's runner: a session of its own, child subreaper, SIGTERM,

@@ -114,6 +114,18 @@ void CheckRunDir(const JobSpec& spec) {
                                   ": start a new run_dir")));
   }
 }
+
+// The runner starts them.
+void WarnOfTrackers(const TrainContext& context, Reporter& reporter) {
+  const std::vector<std::string> trackers = TrackersOf(context.job.spec);
+  if (context.attempt_dir.empty() && !trackers.empty()) {
+    reporter.Message(
+        LogLevel::kWarning,
+        StrCat("nothing is sent to ",
+               Join(trackers, " and "),
+               ": a job of mftd does that; the metrics are in run_dir's metrics.*.jsonl and tb"));
+  }
+}
 }  // namespace
 
 FinalRecord RunJob(const TrainContext& context,
@@ -122,6 +134,7 @@ FinalRecord RunJob(const TrainContext& context,
                    const Clock& clock) {
   const JobSpec& spec = context.job.spec;
   CheckRunDir(spec);
+  WarnOfTrackers(context, reporter);
   if (spec.mftd.seeds.empty()) {
     const auto session = OpenSession(context, reporter, clock);
     return Trainer(*session, reporter, signals, clock).Run();

@@ -19,6 +19,9 @@ TEST(JobFile, RoundTrips) {
   JobFile file{
       .job_id = "jabc", .owner = "me", .request_id = "r", .request_hash = "h", .created_micros = 5};
   file.spec = testing::Parse("seed: 7\n").spec;
+  ASSERT_TRUE(WriteJobFile(dir.File("plain.json"), file).ok());
+  EXPECT_EQ(ReadJobFile(dir.File("plain.json"))->secret, "");
+  file.secret = "secrets/jabc";
   ASSERT_TRUE(WriteJobFile(dir.File("job.json"), file).ok());
   const JobFile again = ReadJobFile(dir.File("job.json")).value();
   EXPECT_EQ(again.job_id, "jabc");
@@ -26,6 +29,7 @@ TEST(JobFile, RoundTrips) {
   EXPECT_EQ(again.request_id, "r");
   EXPECT_EQ(again.request_hash, "h");
   EXPECT_EQ(again.created_micros, 5);
+  EXPECT_EQ(again.secret, "secrets/jabc");
   EXPECT_EQ(JobSpecToJson(again.spec), JobSpecToJson(file.spec));
 }
 
@@ -41,7 +45,9 @@ TEST(AttemptFile, RoundTrips) {
                          .cache_root = "/c",
                          .data_cache = "/c/x",
                          .grace_ms = 10,
-                         .time_limit_ms = 20};
+                         .time_limit_ms = 20,
+                         .trackers = {"mlflow"},
+                         .tracker_python = "/p"};
   ASSERT_TRUE(WriteAttemptFile(dir.File("attempt.json"), file).ok());
   const AttemptFile again = ReadAttemptFile(dir.File("attempt.json")).value();
   EXPECT_EQ(again.attempt, 3);
@@ -55,6 +61,8 @@ TEST(AttemptFile, RoundTrips) {
   EXPECT_EQ(again.data_cache, "/c/x");
   EXPECT_EQ(again.grace_ms, 10);
   EXPECT_EQ(again.time_limit_ms, 20);
+  EXPECT_EQ(again.trackers, file.trackers);
+  EXPECT_EQ(again.tracker_python, "/p");
 }
 
 TEST(JobFile, RefusesAnotherVersionAndDamage) {

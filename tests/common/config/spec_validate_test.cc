@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "common/config/job_file.h"
 #include "tests/common/config/config_testing.h"
 
 namespace mft {
@@ -100,11 +101,12 @@ TEST(ValidateSpec, AcceptsWhatTheTrainerHandles) {
               ElementsAre(HasSubstr("cannot be combined")));
 }
 
-TEST(ValidateSpec, WarnsWhatIsNotSentAndWhatMerges) {
-  EXPECT_THAT(
-      Parse("wandb.project: p\nmlflow: {tracking_uri: http://x, experiment_name: e}\n").warnings,
-      ElementsAre(HasSubstr("wandb.project: not sent yet"),
-                  HasSubstr("mlflow.tracking_uri: not sent yet")));
+TEST(ValidateSpec, SaysWhatIsMissingForATrackerAndWhatMerges) {
+  const auto both =
+      Parse("wandb.project: p\nmlflow: {tracking_uri: http://x, experiment_name: e}\n");
+  EXPECT_THAT(both.warnings, IsEmpty());
+  EXPECT_THAT(TrackersOf(both.spec), ElementsAre("wandb", "mlflow"));
+  EXPECT_THAT(TrackersOf(Parse("wandb.project: ''\n").spec), IsEmpty());
   EXPECT_THAT(ProblemsOf("mlflow.tracking_uri: http://x\n"),
               ElementsAre(HasSubstr("`mlflow.experiment_name` must be set as well")));
   EXPECT_THAT(Parse("save_adapters: false\n").warnings,

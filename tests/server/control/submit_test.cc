@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <set>
 
 #include <gmock/gmock.h>
@@ -20,6 +21,7 @@ namespace {
 using testing::Harness;
 using ::testing::HasSubstr;
 using testing::MakeSpec;
+using ::testing::Not;
 
 class Submit : public ::testing::Test {
  protected:
@@ -47,6 +49,49 @@ TEST_F(Submit, IsDurableWhenItAnswers) {
   EXPECT_EQ(file->request_id, "r1");
   EXPECT_EQ(file->request_hash, "h1");
   EXPECT_EQ(harness_.Events((*view)->job.id).at(0).state_changed().to(), v1::QUEUED);
+}
+
+TEST_F(Submit, AKeyIsAFileForTheOwnerOnlyUntilTheJobHasEnded) {
+  SubmitRequest request = Request("a", "r1");
+  request.wandb_key = "s3cret";
+  const JobViewPtr view = *harness_.Submit(std::move(request));
+  const std::string& state_dir = harness_.options().state_dir;
+  const std::string path = state_dir + "/secrets/" + view->job.id;
+  EXPECT_EQ(ReadFile(path).value(), "s3cret");
+  struct stat info {};
+  ASSERT_EQ(stat(path.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600U);
+  EXPECT_EQ(ReadJobFile(view->job_dir + "/job.json")->secret, "secrets/" + view->job.id);
+  EXPECT_THAT(ReadFile(view->job_dir + "/job.json").value(), Not(HasSubstr("s3cret")));
+  EXPECT_THAT(ReadFile(state_dir + "/mftd.db").value(), Not(HasSubstr("s3cret")));
+  harness_.Start();
+  EXPECT_TRUE(PathExists(path));
+  ASSERT_TRUE(harness_.Cancel(view->job.id, true).ok());
+  ASSERT_TRUE(harness_.WaitFor(view->job.id, JobState::kCancelled));
+  EXPECT_FALSE(PathExists(path));
+}
+
+TEST_F(Submit, KeysOfJobsThatAreNoMoreAreRemovedAtTheStart) {
+  SubmitRequest request = Request("a");
+  request.wandb_key = "s3cret";
+  const std::string id = (*harness_.Submit(std::move(request)))->job.id;
+  ASSERT_TRUE(harness_.Cancel(id, true).ok());
+  ASSERT_TRUE(harness_.WaitFor(id, JobState::kCancelled));
+  harness_.Stop();
+  const std::string secrets = harness_.options().state_dir + "/secrets/";
+  ASSERT_TRUE(WriteFileAtomic(secrets + id, "s3cret", 0600).ok());  // died before the removal
+  ASSERT_TRUE(WriteFileAtomic(secrets + "jnevermade", "s3cret", 0600).ok());  // before the commit
+  harness_.Start();
+  EXPECT_THAT(ListDir(secrets).value(), ::testing::IsEmpty());
+}
+
+TEST_F(Submit, ARefusedSubmitLeavesNoKey) {
+  SubmitRequest request = Request("a");
+  request.wandb_key = "s3cret";
+  std::filesystem::remove_all(harness_.options().state_dir + "/jobs");
+  ASSERT_TRUE(WriteFileAtomic(harness_.options().state_dir + "/jobs", "no directory").ok());
+  EXPECT_FALSE(harness_.Submit(std::move(request)).ok());
+  EXPECT_THAT(ListDir(harness_.options().state_dir + "/secrets").value(), ::testing::IsEmpty());
 }
 
 TEST_F(Submit, TheSameRequestGivesTheSameJobAlsoAfterARestart) {

@@ -114,6 +114,22 @@ TEST_F(SpawnTest, ASecondRunnerOfTheSameAttemptIsRefused) {
   EXPECT_EQ(second.status().reason(), "ATTEMPT_LOCKED");
 }
 
+TEST_F(SpawnTest, TheSecretIsTheLastDescriptor) {
+  const std::string key = temp_.Write("key", "s3cret");
+  SpawnOptions options{
+      .runner = Script("echo \"$5 $6\" > \"$2/arguments\"; head -c 6 <&$6 > \"$2/tmp\"; "
+                       "mv \"$2/tmp\" \"$2/secret\"; sleep 60"),
+      .attempt_dir = dir_,
+      .attempt_id = id_};
+  options.gpu_locks.push_back(OpenFile(temp_.Write("gpu", ""), O_RDONLY).value());
+  options.secret = OpenFile(key, O_RDONLY).value();
+  const Result<AttemptProcess> process = SpawnRunner(std::move(options));
+  ASSERT_TRUE(process.ok());
+  EXPECT_EQ(WaitForFile("secret"), "s3cret");
+  EXPECT_EQ(WaitForFile("arguments"), "--secret-fd 5\n");
+  KillAll();
+}
+
 TEST_F(SpawnTest, AMissingRunnerIsNamed) {
   const Result<AttemptProcess> process = SpawnRunner({.runner = temp_.File("nowhere/mft-runner"),
                                                       .attempt_dir = dir_,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Starts one rank.
+// Starts the processes of an attempt: ranks and trackers.
 #pragma once
 
 #include <sys/types.h>
@@ -12,16 +12,17 @@
 
 namespace mft::runner {
 
-struct RankCommand {
+struct ChildCommand {
   std::vector<std::string> arguments;  // the first is the program's path
-  // Set in the rank's environment, which else is ours.
+  // Set in the process's environment, which else is ours.
   std::vector<std::pair<std::string, std::string>> variables;
   std::string log_path;  // stdout and stderr, appended
+  int stdin_fd = -1;     // -1: /dev/null
 };
 
 // Starts the process and returns once it runs the program, or with the errno of what failed.
-// The rank has: stdin /dev/null; no descriptor but 0, 1, 2; SIGTERM and SIGUSR1 blocked, nothing
+// It has: no descriptor but 0, 1, 2; SIGTERM and SIGUSR1 blocked, nothing
 // else; SIGKILL when this process dies; oom_score_adj 500. Not for a process with threads.
-Result<pid_t> StartRank(const RankCommand& command);
+Result<pid_t> StartChild(const ChildCommand& command);
 
 }  // namespace mft::runner

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "worker/runner/rank_process.h"
+#include "worker/runner/child_process.h"
 
 #include <fcntl.h>
 #include <sys/prctl.h>
@@ -48,7 +48,7 @@ void RaiseOomScore() {
 struct ChildSetup {
   char** argv;
   char** envp;
-  int null_fd;
+  int stdin_fd;
   int log_fd;
   int error_fd;  // closes on exec; gets errno if that fails
   pid_t parent;
@@ -65,7 +65,7 @@ struct ChildSetup {
   sigaddset(&blocked, SIGTERM);
   sigaddset(&blocked, SIGUSR1);
   sigprocmask(SIG_SETMASK, &blocked, nullptr);
-  if (dup2(setup.null_fd, STDIN_FILENO) >= 0 && dup2(setup.log_fd, STDOUT_FILENO) >= 0 &&
+  if (dup2(setup.stdin_fd, STDIN_FILENO) >= 0 && dup2(setup.log_fd, STDOUT_FILENO) >= 0 &&
       dup2(setup.log_fd, STDERR_FILENO) >= 0) {
     execve(setup.argv[0], setup.argv, setup.envp);
   }
@@ -86,7 +86,7 @@ int WaitForExec(int pipe_fd) {
 
 }  // namespace
 
-Result<pid_t> StartRank(const RankCommand& command) {
+Result<pid_t> StartChild(const ChildCommand& command) {
   MFT_ASSIGN_OR_RETURN(const UniqueFd null, OpenFile("/dev/null", O_RDONLY));
   MFT_ASSIGN_OR_RETURN(const UniqueFd log,
                        OpenFile(command.log_path, O_WRONLY | O_CREAT | O_APPEND));
@@ -102,7 +102,7 @@ Result<pid_t> StartRank(const RankCommand& command) {
   UniqueFd write_end(ends[1]);
   const ChildSetup setup{.argv = argv.data(),
                          .envp = envp.data(),
-                         .null_fd = null.get(),
+                         .stdin_fd = command.stdin_fd >= 0 ? command.stdin_fd : null.get(),
                          .log_fd = log.get(),
                          .error_fd = write_end.get(),
                          .parent = getpid()};
