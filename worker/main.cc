@@ -18,6 +18,7 @@
 #include "common/journal/build.h"
 #include "common/journal/record.h"
 #include "worker/export/export_model.h"
+#include "worker/export/extend_vocab.h"
 #include "worker/infer/commands.h"
 #include "worker/kernels/cpu_runtime.h"
 #include "worker/kernels/kernels.h"
@@ -200,6 +201,15 @@ void AddExportOptions(CLI::App& command, ExportArgs& args) {
       ->check(CLI::PositiveNumber);
 }
 
+void AddExtendOptions(CLI::App& command, ExtendVocabArgs& args) {
+  command.add_option("--model", args.model_dir, "Model directory with 32000 tokens")->required();
+  command.add_option("--to", args.to, "Directory to be made, with 32768 tokens")->required();
+  command.add_option("--tokenizer", args.tokenizer, "tokenizer.model.v3, to be put beside it");
+  command.add_option("--seed", args.seed, "Of the new rows: same seed, same rows");
+  command.add_option("--init", args.init, "New rows: random, or the mean of the old ones")
+      ->check(CLI::IsMember({"random", "mean"}));
+}
+
 int Main(int argc, char** argv) {
   SetLogProgram("mft-worker");
   CLI::App app{"mft-worker: trains LoRA adapters for Mistral models, and answers with them"};
@@ -229,6 +239,11 @@ int Main(int argc, char** argv) {
   CLI::App* exported = app.add_subcommand("export", "Write an adapter, or the model with it");
   AddExportOptions(*exported, export_args);
 
+  ExtendVocabArgs extend_args;
+  CLI::App* extend =
+      app.add_subcommand("extend-vocab", "Make a model of 32000 tokens fit for the v3 tokenizer");
+  AddExtendOptions(*extend, extend_args);
+
   std::string format = "text";
   CLI::App* info = app.add_subcommand("info", "Build, devices, versions");
   info->add_option("-o,--output", format, "text or json")->check(CLI::IsMember({"text", "json"}));
@@ -249,6 +264,7 @@ int Main(int argc, char** argv) {
   }
   return Report(Guard([&] {
     return exported->parsed()   ? RunExport(export_args)
+           : extend->parsed()   ? RunExtendVocab(extend_args)
            : bench->parsed()    ? RunBench(bench_args, std::cout)
            : generate->parsed() ? RunGenerate(generate_args, std::cin, std::cout)
                                 : RunLogits(logits_options, std::cin, std::cout);

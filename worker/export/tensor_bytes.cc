@@ -6,6 +6,7 @@
 
 #include "common/checkpoint/hf_layout.h"
 #include "worker/model/bf16.h"
+#include "worker/model/fp16.h"
 #include "worker/model/tensor_values.h"
 
 namespace mft {
@@ -23,7 +24,7 @@ Bytes Narrow(std::span<const float> values, DType dtype) {
     return bytes;
   }
   for (size_t i = 0; i < values.size(); ++i) {
-    const uint16_t bits = Bf16Bits(values[i]);
+    const uint16_t bits = dtype == DType::kF16 ? Fp16Bits(values[i]) : Bf16Bits(values[i]);
     std::memcpy(bytes.data() + i * sizeof bits, &bits, sizeof bits);
   }
   return bytes;

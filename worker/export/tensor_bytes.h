@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A tensor's bytes as fp32 values and back, and its rows in Hugging Face's order. F32 and BF16.
+// A tensor's bytes as fp32 values and back, and its rows in Hugging Face's order. F32, BF16 and F16.
 #pragma once
 
 #include <cstddef>

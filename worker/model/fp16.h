@@ -19,4 +19,9 @@ inline float FloatFromFp16(uint16_t bits) {
   return std::bit_cast<float>(sign | (wide << 23) | (mantissa << 13));
 }
 
+// To the nearest, ties to even; what is too large becomes infinity.
+inline uint16_t Fp16Bits(float value) {
+  return std::bit_cast<uint16_t>(static_cast<_Float16>(value));
+}
+
 }  // namespace mft
