@@ -150,6 +150,12 @@ void AddEngineOptions(CLI::App& command, EngineOptions& options, int& threads) {
       ->check(CLI::PositiveNumber);
 }
 
+void AddTrainOptions(CLI::App& command, TrainArgs& args) {
+  command.add_option("--job", args.job, "job.json, or a job file (.yaml)")->required();
+  command.add_option("--attempt-dir", args.attempt_dir, "Of attempt.json and the journal");
+  command.add_option("--data-cache", args.data_cache, "Token cache (mft-data prepare)");
+}
+
 CLI::App* AddBench(CLI::App& app, BenchArgs& args, int& threads) {
   CLI::App* bench =
       app.add_subcommand("bench", "Speed and memory of training steps on random tokens");
@@ -175,7 +181,18 @@ CLI::App* AddBench(CLI::App& app, BenchArgs& args, int& threads) {
 
 void AddGenerateOptions(CLI::App& command, GenerateArgs& args, int& threads) {
   AddEngineOptions(command, args.engine, threads);
-  command.add_option("--prompt", args.prompt, "The user's message");
+  CLI::Option* const prompt = command.add_option("--prompt", args.prompt, "The user's message");
+  CLI::Option* const prompts =
+      command.add_option("--prompts", args.prompts, "Or a file: a prompt a line, as JSON")
+          ->excludes(prompt);
+  command.add_option("--batch-size", args.batch_size, "Prompts answered at once")
+      ->check(CLI::Range(1, 512))
+      ->needs(prompts);
+  command.add_flag("--compare", args.compare, "The base's answers beside the adapter's")
+      ->needs(prompts);
+  command.add_option("-o,--output", args.output, "With --prompts: text or json")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->needs(prompts);
   command.add_option("--system-prompt", args.system_prompt, "The system's message");
   command.add_option("--max-tokens", args.max_tokens, "Of the answer")->check(CLI::PositiveNumber);
   command.add_option("--temperature", args.temperature, "0: the most likely token each time")
@@ -218,10 +235,7 @@ int Main(int argc, char** argv) {
 
   TrainArgs train_args;
   CLI::App* train = app.add_subcommand("train", "Run one rank of a training job");
-  train->add_option("--job", train_args.job, "job.json, or a job file (.yaml)")->required();
-  train->add_option(
-      "--attempt-dir", train_args.attempt_dir, "Where attempt.json is and the journal goes");
-  train->add_option("--data-cache", train_args.data_cache, "Token cache (mft-data prepare)");
+  AddTrainOptions(*train, train_args);
 
   GenerateArgs generate_args;
   CLI::App* generate = app.add_subcommand("generate", "Answer one prompt, or JSON lines on stdin");
@@ -263,11 +277,12 @@ int Main(int argc, char** argv) {
     SetCpuThreads(threads);
   }
   return Report(Guard([&] {
-    return exported->parsed()   ? RunExport(export_args)
-           : extend->parsed()   ? RunExtendVocab(extend_args)
-           : bench->parsed()    ? RunBench(bench_args, std::cout)
-           : generate->parsed() ? RunGenerate(generate_args, std::cin, std::cout)
-                                : RunLogits(logits_options, std::cin, std::cout);
+    return exported->parsed()               ? RunExport(export_args)
+           : extend->parsed()               ? RunExtendVocab(extend_args)
+           : bench->parsed()                ? RunBench(bench_args, std::cout)
+           : !generate_args.prompts.empty() ? RunPrompts(generate_args, std::cout)
+           : generate->parsed()             ? RunGenerate(generate_args, std::cin, std::cout)
+                                            : RunLogits(logits_options, std::cin, std::cout);
   }));
 }
 

@@ -77,8 +77,7 @@ uint64_t RandomSeed() {
 }
 }  // namespace
 
-Result<ChatRequest> ParseChatRequest(const std::string& line, const GenerateArgs& args) {
-  MFT_ASSIGN_OR_RETURN(const Json json, ParseJson(line));
+Result<ChatRequest> ParseChatRequest(const Json& json, const GenerateArgs& args) {
   if (!json.is_object()) {
     return InvalidArgument("a request is a JSON object");
   }

@@ -21,6 +21,7 @@ struct EngineOptions {
   std::string adapter;            // file, checkpoint, or its consolidated/; "": the base alone
   std::optional<double> scaling;  // default: what the params.json beside the adapter says, else 2.0
   int64_t context_tokens = 16'384;  // prompt and answer; memory is taken as it fills
+  int64_t conversations = 1;        // answered at once by GenerateAll
 };
 
 struct Completion {
@@ -45,6 +46,16 @@ class Engine {
   Result<Completion> Generate(const Request& request,
                               const std::function<Status(int32_t)>& on_token);
 
+  // Answers all, EngineOptions::conversations at once: each step reads the weights once for all of
+  // them. Calls `on_done` with a request's number as soon as it is answered, or refused as by
+  // Generate; what it returns ends the work if it is not ok. An answer depends on what is answered
+  // beside it by the rounding of sums at most.
+  using OnDone = std::function<Status(size_t, Result<Completion>)>;
+  Status GenerateAll(std::span<const Request> requests, const OnDone& on_done);
+
+  // The same base, in the same memory, without the adapter.
+  std::unique_ptr<Engine> WithoutAdapter() const;
+
   // Logits of every position [T, V], without the cache.
   Result<std::vector<float>> Logits(std::span<const int32_t> tokens);
 
@@ -52,13 +63,21 @@ class Engine {
   double scaling() const { return adapters_->options().scaling; }
 
  private:
-  Engine(std::unique_ptr<WeightSource> weights, LoraStoreOptions adapter, int64_t context_tokens);
-  Status CheckTokens(std::span<const int32_t> tokens) const;
+  struct Answering;  // one answer in the making
 
-  std::unique_ptr<WeightSource> weights_;
+  Engine(std::shared_ptr<WeightSource> weights,
+         LoraStoreOptions adapter,
+         const EngineOptions& options);
+  Status CheckTokens(std::span<const int32_t> tokens) const;
+  // Reads the prompt and chooses the first token.
+  Status Begin(Answering& answering, const Request& request, int64_t conversation);
+  // Every answer's next token, in one pass. `logits` has a row for each.
+  Status Continue(std::span<Answering* const> answering, std::span<float> logits);
+
+  std::shared_ptr<WeightSource> weights_;  // of the engine without the adapter too
   std::unique_ptr<LoraStore> adapters_;
   std::unique_ptr<Transformer> model_;
-  int64_t context_tokens_;
+  EngineOptions options_;
   int64_t piece_rows_;  // of a long prompt, at once
 };
 

@@ -67,7 +67,7 @@ Status AnswerPrompt(const GenerateArgs& args,
                     std::ostream& out) {
   const Json json = {{"messages", {{{"role", "user"}, {"content", *args.prompt}}}},
                      {"system_prompt", args.system_prompt}};
-  MFT_ASSIGN_OR_RETURN(const ChatRequest request, ParseChatRequest(DumpJson(json), args));
+  MFT_ASSIGN_OR_RETURN(const ChatRequest request, ParseChatRequest(json, args));
   const auto answer =
       AnswerRequest(engine, tokenizer, request, [&](const std::string& text) -> Status {
         out << text << std::flush;
@@ -83,7 +83,9 @@ void AnswerLine(const std::string& line,
                 Engine& engine,
                 const Tokenizer& tokenizer,
                 std::ostream& out) {
-  const auto request = ParseChatRequest(line, args);
+  const auto json = ParseJson(line);
+  const auto request =
+      json.ok() ? ParseChatRequest(*json, args) : Result<ChatRequest>(json.status());
   auto answer =
       Result<Answer>(request.status().ok() ? Status(Code::kInternal, "") : request.status());
   if (request.ok()) {

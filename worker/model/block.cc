@@ -17,12 +17,33 @@ std::array<Projection, 3> Qkv(const BlockWeights& w, View q, View k, View v) {
   return {{{&w.wq, q}, {&w.wk, k}, {&w.wv, v}}};
 }
 
+void Attend(const BlockContext& c, const Saved& s) {
+  if (c.cache.empty()) {
+    c.kernels.attention(s.attention, s.lse, s.q, s.k, s.v, c.attention);
+    return;
+  }
+  for (const CachedTurn& turn : c.cache) {
+    const int64_t earlier = turn.keys.rows - turn.rows;
+    CopyRows(turn.keys.Rows(earlier, turn.rows), s.k.Rows(turn.begin, turn.rows));
+    CopyRows(turn.values.Rows(earlier, turn.rows), s.v.Rows(turn.begin, turn.rows));
+    const std::array<int32_t, 2> cu_q = {0, static_cast<int32_t>(turn.rows)};
+    const std::array<int32_t, 2> cu_k = {0, static_cast<int32_t>(turn.keys.rows)};
+    AttentionShape shape = c.attention;
+    shape.cu_q = cu_q;
+    shape.cu_k = cu_k;
+    c.kernels.attention(s.attention.Rows(turn.begin, turn.rows),
+                        s.lse.Rows(turn.begin, turn.rows),
+                        s.q.Rows(turn.begin, turn.rows),
+                        turn.keys,
+                        turn.values,
+                        shape);
+  }
+}
+
 void ForwardAttention(const BlockContext& c,
                       const BlockWeights& w,
                       const BlockAdapters& lora,
-                      const Saved& s,
-                      View keys,
-                      View values) {
+                      const Saved& s) {
   const View norm = c.scratch.norm;
   c.kernels.rms_norm(norm, s.input, w.attention_norm, Eps(c));
   LoraForward(c.kernels,
@@ -34,7 +55,7 @@ void ForwardAttention(const BlockContext& c,
               DropoutAt(c, DropoutSite::kQkv));
   c.kernels.rotary(s.q, c.position, c.rotary_table, c.params.head_dim, false);
   c.kernels.rotary(s.k, c.position, c.rotary_table, c.params.head_dim, false);
-  c.kernels.attention(s.attention, s.lse, s.q, keys, values, c.attention);
+  Attend(c, s);
   CopyRows(s.residual, s.input);
   const Projection o{&w.wo, s.residual};
   LoraForward(c.kernels,
@@ -108,16 +129,7 @@ void BlockForward(const BlockContext& context,
                   const BlockAdapters& adapters,
                   const Saved& saved,
                   View out) {
-  BlockForwardCached(context, weights, adapters, saved, {saved.k, saved.v}, out);
-}
-
-void BlockForwardCached(const BlockContext& context,
-                        const BlockWeights& weights,
-                        const BlockAdapters& adapters,
-                        const Saved& saved,
-                        const View (&keys_values)[2],
-                        View out) {
-  ForwardAttention(context, weights, adapters, saved, keys_values[0], keys_values[1]);
+  ForwardAttention(context, weights, adapters, saved);
   MlpForward(context, weights, adapters, saved, out);
 }
 
@@ -128,7 +140,7 @@ void BlockBackward(const BlockContext& context,
                    View dx,
                    bool need_dx) {
   if (!Keeps(context.policy, ActivationSlot::kQ)) {
-    ForwardAttention(context, weights, adapters, saved, saved.k, saved.v);
+    ForwardAttention(context, weights, adapters, saved);
   }
   MlpBackward(context, weights, adapters, saved, dx);
   const bool attention_trains = adapters.qkv.inner_cols > 0 || adapters.o.inner_cols > 0;

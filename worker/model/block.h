@@ -52,6 +52,15 @@ struct BlockScratch {
 };
 
 // What stays the same for all blocks of one pass over a tile of whole segments.
+// Rows of a call that go on with a conversation.
+struct CachedTurn {
+  int64_t begin = 0;
+  int64_t rows = 0;
+  // [earlier tokens + rows, K E]: what the rows attend to; the last `rows` are written by the
+  // forward pass.
+  View keys, values;
+};
+
 struct BlockContext {
   const KernelTable& kernels;
   const ModelParams& params;
@@ -63,22 +72,17 @@ struct BlockContext {
   Dropout dropout = {};
   // [experts] or empty: the forward pass adds how many rows went to each.
   std::span<int64_t> expert_rows = {};
+  // Generation: together the rows of the call; then `attention` has no segments of its own.
+  std::span<const CachedTurn> cache = {};
 };
 
 // Writes every slot of `saved` but `input`, which it reads, and `out` [T, D], which may be the
-// memory of `input`. `keys_values` are what the queries attend to: k and v of `saved` in training,
-// a cache that ends with them in generation.
+// memory of `input`.
 void BlockForward(const BlockContext& context,
                   const BlockWeights& weights,
                   const BlockAdapters& adapters,
                   const Saved& saved,
                   View out);
-void BlockForwardCached(const BlockContext& context,
-                        const BlockWeights& weights,
-                        const BlockAdapters& adapters,
-                        const Saved& saved,
-                        const View (&keys_values)[2],
-                        View out);
 
 // dx [T, D]: gradient of `out` in, gradient of `input` out. Adds the adapters' gradients to their
 // views, and those of weights that are trained themselves (BlockWeights::grads; REQUIRES need_dx).

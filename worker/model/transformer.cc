@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "common/base/strings.h"
+#include "worker/model/block_parts.h"
 #include "worker/model/rotary.h"
 #include "worker/model/segments.h"
 
@@ -66,9 +67,7 @@ BlockScratch Transformer::ScratchOf(int64_t rows) const {
   return scratch;
 }
 
-BlockContext Transformer::ContextOf(const Tile& tile,
-                                    std::span<const int32_t> cu_k,
-                                    int64_t layer) {
+BlockContext Transformer::ContextOf(const Tile& tile, int64_t layer) {
   Dropout dropout = dropout_;
   dropout.layer = layer;
   if (dropout.probability > 0) {
@@ -81,7 +80,7 @@ BlockContext Transformer::ContextOf(const Tile& tile,
                         .kv_heads = params_.n_kv_heads,
                         .head_dim = params_.head_dim,
                         .cu_q = tile.cu_seqlens,
-                        .cu_k = cu_k},
+                        .cu_k = tile.cu_seqlens},
           .position = position_.data() + tile.begin,
           .rotary_table = rotary_table_.data(),
           .scratch = ScratchOf(tile.rows),
@@ -151,7 +150,7 @@ void Transformer::Forward(std::span<const int32_t> tokens, std::span<const int32
   for (int64_t layer = 0; layer < params_.n_layers; ++layer) {
     const BlockLease weights = weights_.Acquire(layer, Phase::kForward);
     for (const Tile& tile : tiles_) {
-      BlockForward(ContextOf(tile, tile.cu_seqlens, layer),
+      BlockForward(ContextOf(tile, layer),
                    *weights,
                    adapters_.block(layer),
                    SavedOf(layer, tile),
@@ -166,7 +165,7 @@ void Transformer::Backward() {
   for (int64_t layer = params_.n_layers - 1; layer >= 0; --layer) {
     const BlockLease weights = weights_.Acquire(layer, Phase::kBackward);
     for (const Tile& tile : tiles_) {
-      BlockBackward(ContextOf(tile, tile.cu_seqlens, layer),
+      BlockBackward(ContextOf(tile, layer),
                     *weights,
                     adapters_.block(layer),
                     SavedOf(layer, tile),
@@ -242,41 +241,75 @@ void Transformer::AllLogits(std::span<const int32_t> tokens,
   }
 }
 
-void Transformer::Extend(std::span<const int32_t> tokens, std::span<float> logits) {
-  const auto rows = static_cast<int32_t>(tokens.size());
-  const auto used = static_cast<int32_t>(cache_used_);
-  if (used + rows > options_.cache_rows || rows > options_.max_rows ||
-      used + rows > options_.max_positions) {
-    throw std::length_error(
-        StrCat("a conversation of ", used + rows, " tokens, planned were ", options_.cache_rows));
+// One tile for all rows; positions go on where each conversation is.
+Transformer::Tile Transformer::TileOf(std::span<const Turn> turns) {
+  Tile tile;
+  for (const Turn& turn : turns) {
+    const auto rows = static_cast<int64_t>(turn.tokens.size());
+    const int64_t used = CacheOf(turn.conversation);
+    if (used + rows > options_.cache_rows || used + rows > options_.max_positions ||
+        tile.rows + rows > options_.max_rows) {
+      throw std::length_error(
+          StrCat("a conversation of ", used + rows, " tokens, planned were ", options_.cache_rows));
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      position_[static_cast<size_t>(tile.rows + i)] = static_cast<int32_t>(used + i);
+    }
+    kernels_.gather_rows(
+        inputs_[0].Rows(tile.rows, rows), weights_.head().embeddings.data, turn.tokens.data());
+    tile.rows += rows;
   }
-  for (int32_t i = 0; i < rows; ++i) {
-    position_[static_cast<size_t>(i)] = used + i;
+  return tile;
+}
+
+std::vector<CachedTurn> Transformer::CachedTurns(std::span<const Turn> turns,
+                                                 const Tile& tile,
+                                                 int64_t layer) const {
+  const auto at = static_cast<size_t>(layer);
+  std::vector<CachedTurn> cached;
+  int64_t begin = tile.begin;
+  for (const Turn& turn : turns) {
+    const auto rows = static_cast<int64_t>(turn.tokens.size());
+    const int64_t total = cache_used_[static_cast<size_t>(turn.conversation)] + rows;
+    const int64_t first = turn.conversation * options_.cache_rows;
+    cached.push_back({.begin = begin,
+                      .rows = rows,
+                      .keys = cache_keys_[at].Rows(first, total),
+                      .values = cache_values_[at].Rows(first, total)});
+    begin += rows;
   }
-  const Tile tile{.rows = rows, .cu_seqlens = {0, rows}};
-  const std::array<int32_t, 2> cu_k = {0, used + rows};
-  kernels_.gather_rows(inputs_[0].Rows(0, rows), weights_.head().embeddings.data, tokens.data());
+  return cached;
+}
+
+void Transformer::Extend(std::span<const Turn> turns, std::span<float> logits) {
+  const Tile tile = TileOf(turns);
   for (int64_t layer = 0; layer < params_.n_layers; ++layer) {
     const BlockLease weights = weights_.Acquire(layer, Phase::kForward);
-    const auto at = static_cast<size_t>(layer);
-    Saved saved = SavedOf(layer, tile);
-    saved.k = cache_keys_[at].Rows(used, rows);
-    saved.v = cache_values_[at].Rows(used, rows);
-    BlockForwardCached(
-        ContextOf(tile, cu_k, layer),
-        *weights,
-        adapters_.block(layer),
-        saved,
-        {cache_keys_[at].Rows(0, used + rows), cache_values_[at].Rows(0, used + rows)},
-        inputs_[at + 1].Rows(0, rows));
+    const std::vector<CachedTurn> cached = CachedTurns(turns, tile, layer);
+    BlockContext context = ContextOf(tile, layer);
+    context.cache = cached;
+    BlockForward(context,
+                 *weights,
+                 adapters_.block(layer),
+                 SavedOf(layer, tile),
+                 inputs_[static_cast<size_t>(layer) + 1].Rows(0, tile.rows));
   }
-  cache_used_ += rows;
+  const auto count = static_cast<int64_t>(turns.size());
+  const View last = loss_.hidden.Rows(0, count);
+  int64_t end = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const Turn& turn = turns[static_cast<size_t>(i)];
+    const auto rows = static_cast<int64_t>(turn.tokens.size());
+    end += rows;
+    CacheOf(turn.conversation) += rows;
+    CopyRows(last.Rows(i, 1), inputs_.back().Rows(end - 1, 1));
+  }
   HeadLogits(kernels_,
              weights_.head(),
              static_cast<float>(params_.norm_eps),
-             inputs_.back().Rows(rows - 1, 1),
-             loss_.norm.Rows(0, 1),
-             MatrixView(logits.data(), 1, params_.vocab_size));
+             last,
+             loss_.norm.Rows(0, count),
+             MatrixView(logits.data(), count, params_.vocab_size));
 }
 
 }  // namespace mft

@@ -37,7 +37,8 @@ struct TransformerOptions {
   bool training = true;       // false: no memory for a backward pass
   double dropout = 0;         // of adapters' inputs, in ForwardBackward only
   uint64_t seed = 0;          // of dropout
-  int64_t cache_rows = 0;     // > 0: keys and values of a conversation are kept (Generate)
+  int64_t cache_rows = 0;     // > 0: generation; tokens of a conversation, whose keys are kept
+  int64_t conversations = 1;  // at once, in generation
 };
 
 // What a Transformer will take at most, bytes; the formula of the README.
@@ -69,11 +70,16 @@ class Transformer {
                  std::span<const int32_t> cu_seqlens,
                  std::span<float> out);
 
-  // Generation: appends `tokens` to the conversation in the cache and writes the last row's logits
-  // [V]. std::length_error past cache_rows.
-  void Extend(std::span<const int32_t> tokens, std::span<float> logits);
-  void ResetCache() { cache_used_ = 0; }
-  int64_t cache_used() const { return cache_used_; }
+  // Generation: appends each turn's tokens to its conversation in the cache and writes the logits
+  // of each one's last token [turns, V]. Weights are read once for all of them; what a conversation
+  // gets depends on the others by rounding at most. REQUIRES: no conversation twice.
+  // std::length_error past cache_rows of one, or max_rows of all.
+  struct Turn {
+    int64_t conversation = 0;  // below TransformerOptions::conversations
+    std::span<const int32_t> tokens;
+  };
+  void Extend(std::span<const Turn> turns, std::span<float> logits);
+  void ResetCache(int64_t conversation) { CacheOf(conversation) = 0; }
 
   // How many rows went to each expert in ForwardBackward's forward passes since ResetRouting
   // [layers, experts]; empty for dense models.
@@ -107,7 +113,12 @@ class Transformer {
   void TakeExpertMemory(int64_t rows);
   Saved SavedOf(int64_t block, const Tile& tile) const;
   BlockScratch ScratchOf(int64_t rows) const;
-  BlockContext ContextOf(const Tile& tile, std::span<const int32_t> cu_k, int64_t layer);
+  BlockContext ContextOf(const Tile& tile, int64_t layer);
+  int64_t& CacheOf(int64_t conversation) { return cache_used_[static_cast<size_t>(conversation)]; }
+  Tile TileOf(std::span<const Turn> turns);
+  std::vector<CachedTurn> CachedTurns(std::span<const Turn> turns,
+                                      const Tile& tile,
+                                      int64_t layer) const;
   std::span<int64_t> ExpertRowsOf(int64_t layer);
   void SetPositions(std::span<const int32_t> cu_seqlens);
   void SetTiles(std::span<const int32_t> cu_seqlens);
@@ -139,8 +150,8 @@ class Transformer {
   std::vector<View> inputs_;  // [layers + 1]
   BlockScratch scratch_;
   LossScratch loss_;
-  std::vector<View> cache_keys_, cache_values_;  // [layers] of [cache_rows, K E]
-  int64_t cache_used_ = 0;
+  std::vector<View> cache_keys_, cache_values_;  // [layers] of [conversations x cache_rows, K E]
+  std::vector<int64_t> cache_used_;              // [conversations] rows
 };
 
 }  // namespace mft

@@ -51,7 +51,8 @@ int64_t Bytes(int64_t rows, int64_t cols) {
 }
 
 int64_t HeadRowsOf(const TransformerOptions& options) {
-  return options.training || options.cache_rows == 0 ? std::min(kHeadRows, options.max_rows) : 1;
+  return options.training || options.cache_rows == 0 ? std::min(kHeadRows, options.max_rows)
+                                                     : options.conversations;
 }
 
 // A SoftmaxState for each row.
@@ -86,7 +87,8 @@ MemoryPlan Transformer::PlanMemory(const ModelParams& params,
   }
   plan.kept_activations += Bytes(t, params.dim);  // the final residual stream, then its gradient
   const int64_t cache =
-      Bytes(options.cache_rows, params.n_kv_heads * params.head_dim) * params.n_layers * 2;
+      Bytes(options.conversations * options.cache_rows, params.n_kv_heads * params.head_dim) *
+      params.n_layers * 2;
   plan.kv_cache = options.cache_rows > 0 ? cache : 0;
   const int64_t chunk = HeadRowsOf(options);
   plan.loss = 3 * Bytes(chunk, params.dim) + Bytes(chunk, HeadColumns(params)) +
@@ -118,9 +120,10 @@ void Transformer::TakeMemory() {
   }
   for (int64_t layer = 0; options_.cache_rows > 0 && layer < params_.n_layers; ++layer) {
     const int64_t kv = params_.n_kv_heads * params_.head_dim;
-    cache_keys_.push_back(arena_.Take(options_.cache_rows, kv));
-    cache_values_.push_back(arena_.Take(options_.cache_rows, kv));
+    cache_keys_.push_back(arena_.Take(options_.conversations * options_.cache_rows, kv));
+    cache_values_.push_back(arena_.Take(options_.conversations * options_.cache_rows, kv));
   }
+  cache_used_.resize(static_cast<size_t>(options_.conversations));
   // The head works between the passes, when no block does.
   const size_t shared = arena_.used();
   const int64_t chunk = HeadRowsOf(options_);

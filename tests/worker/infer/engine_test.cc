@@ -59,6 +59,67 @@ TEST_P(EngineOfModels, GreedyAnswersAreTheArgmaxOfAFullForwardPassEachTime) {
   }
 }
 
+TEST_P(EngineOfModels, ManyPromptsAtOnceGetTheAnswersThatEachGetsAlone) {
+  const std::string fixture = Fixture(StrCat("train/", GetParam()));
+  const EngineOptions options = {.model_dir = fixture + "/model",
+                                 .adapter = fixture + "/lora_init.safetensors",
+                                 .context_tokens = 64};
+  const auto alone = Open(options);
+  std::vector<std::vector<int32_t>> prompts;
+  for (int32_t i = 0; i < 11; ++i) {
+    prompts.emplace_back(static_cast<size_t>(1 + i * 5 % 13), 7 * i + 1);
+    prompts.back()[0] = 1;
+  }
+  std::vector<Engine::Request> requests;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    requests.push_back({.prompt = prompts[i],
+                        .max_tokens = static_cast<int64_t>(1 + i * 7 % 20),
+                        .end_token = i % 3 == 0 ? 35 : -1,
+                        .sampling = {.temperature = i % 2 == 0 ? 0 : 0.7, .seed = i}});
+  }
+  requests[4].prompt = {};  // refused; the others go on
+  for (const int64_t conversations : {1, 3, 16}) {
+    EngineOptions many = options;
+    many.conversations = conversations;
+    const auto engine = Open(many);
+    std::vector<int> calls(prompts.size());
+    const Status status = engine->GenerateAll(requests, [&](size_t i, Result<Completion> answer) {
+      ++calls[i];
+      const auto expected = alone->Generate(requests[i], Ignore);
+      EXPECT_EQ(answer.status().ToString(), expected.status().ToString());
+      if (answer.ok()) {
+        EXPECT_EQ(answer->tokens, expected->tokens) << conversations << " at once, prompt " << i;
+        EXPECT_EQ(answer->stopped, expected->stopped);
+      }
+      return Status::Ok();
+    });
+    EXPECT_TRUE(status.ok()) << status.ToString();
+    EXPECT_EQ(calls, std::vector<int>(prompts.size(), 1));
+  }
+}
+
+TEST(Engine, ManyPromptsEndWithTheFirstErrorOfTheCaller) {
+  const auto engine = Open({.adapter = kAdapter, .context_tokens = 64, .conversations = 2});
+  const std::vector<int32_t> prompt = {1, 2};
+  const std::vector<Engine::Request> requests(5, {.prompt = prompt, .max_tokens = 3});
+  int calls = 0;
+  const Status status = engine->GenerateAll(requests, [&](size_t, const Result<Completion>&) {
+    return ++calls == 2 ? Unavailable("gone") : Status::Ok();
+  });
+  EXPECT_EQ(status.code(), Code::kUnavailable);
+  EXPECT_EQ(calls, 2);
+  EXPECT_EQ(Engine::Create({.model_dir = kDense + "/model", .conversations = 0}).status().code(),
+            Code::kInvalidArgument);
+}
+
+TEST(Engine, TheBaseBeneathTheAdapterIsTheBase) {
+  const auto engine = Open({.adapter = kDense + "/final.token.safetensors"});
+  const auto base = engine->WithoutAdapter();
+  const std::vector<int32_t> tokens = {1, 5, 9, 77};
+  EXPECT_EQ(base->Logits(tokens).value(), Open({})->Logits(tokens).value());
+  EXPECT_NE(base->Logits(tokens).value(), engine->Logits(tokens).value());
+}
+
 TEST(Engine, LongPromptsInPiecesGiveTheSameAnswer) {
   // More tokens than are computed at once; the full pass is the model's own, in one piece.
   TempDir dir;

@@ -240,14 +240,75 @@ TEST_P(KvCache, ExtendingTokenByTokenGivesTheLogitsOfOnePass) {
                    CpuKernels(),
                    {.max_rows = 16, .max_positions = 16, .training = false, .cache_rows = 16});
   std::vector<float> logits(vocab);
-  chat.Extend(std::span(tokens).first(4), logits);
+  const auto extend = [&](std::span<const int32_t> more) {
+    const Transformer::Turn turn{0, more};
+    chat.Extend({&turn, 1}, logits);
+  };
+  extend(std::span(tokens).first(4));
   ExpectNear(logits, std::span(all).subspan(3 * vocab, vocab), 2e-5, "prompt");
   for (size_t i = 4; i < tokens.size(); ++i) {
-    chat.Extend(std::span(tokens).subspan(i, 1), logits);
+    extend(std::span(tokens).subspan(i, 1));
     ExpectNear(
         logits, std::span(all).subspan(i * vocab, vocab), 2e-5, "token " + std::to_string(i));
   }
-  EXPECT_THROW(chat.Extend(std::vector<int32_t>(8, 1), logits), std::length_error);
+  EXPECT_THROW(extend(std::vector<int32_t>(8, 1)), std::length_error);
+}
+
+TEST_P(KvCache, ConversationsBesideEachOtherGetTheirOwnLogits) {
+  FixtureModel fixture(GetParam());
+  const std::vector<std::vector<int32_t>> talks = {
+      {1, 5, 9, 200, 17, 3, 44, 12, 101}, {1, 8, 8, 300, 2, 6, 31}, {1, 77, 4, 12, 250, 90, 3, 41}};
+  const auto vocab = static_cast<size_t>(fixture.weights->params().vocab_size);
+  const auto expect = [&](size_t talk, size_t tokens, std::span<const float> logits) {
+    std::vector<float> all(tokens * vocab);
+    fixture.model->AllLogits(std::span(talks[talk]).first(tokens),
+                             std::vector<int32_t>{0, static_cast<int32_t>(tokens)},
+                             all);
+    ExpectNear(logits,
+               std::span(all).last(vocab),
+               2e-5,
+               "conversation " + std::to_string(talk) + ", tokens " + std::to_string(tokens));
+  };
+  Transformer chat(
+      *fixture.weights,
+      *fixture.store,
+      CpuKernels(),
+      {.max_rows = 16, .max_positions = 9, .training = false, .cache_rows = 9, .conversations = 3});
+  // Prompts of several lengths in one call, in another order than the conversations'.
+  std::vector<float> logits(3 * vocab);
+  std::vector<size_t> used = {4, 1, 3};
+  chat.Extend(std::vector<Transformer::Turn>{{2, std::span(talks[2]).first(3)},
+                                             {0, std::span(talks[0]).first(4)},
+                                             {1, std::span(talks[1]).first(1)}},
+              logits);
+  expect(2, 3, std::span(logits).first(vocab));
+  expect(0, 4, std::span(logits).subspan(vocab, vocab));
+  expect(1, 1, std::span(logits).last(vocab));
+  // A token each, as long as each lasts.
+  for (int step = 0; step < 6; ++step) {
+    std::vector<Transformer::Turn> turns;
+    for (size_t talk = 0; talk < 3; ++talk) {
+      if (used[talk] < talks[talk].size()) {
+        turns.push_back(
+            {static_cast<int64_t>(talk), std::span(talks[talk]).subspan(used[talk], 1)});
+      }
+    }
+    if (turns.empty()) {
+      break;
+    }
+    chat.Extend(turns, std::span(logits).first(turns.size() * vocab));
+    for (size_t i = 0; i < turns.size(); ++i) {
+      const auto talk = static_cast<size_t>(turns[i].conversation);
+      expect(talk, ++used[talk], std::span(logits).subspan(i * vocab, vocab));
+    }
+  }
+  EXPECT_EQ(used, (std::vector<size_t>{9, 7, 8}));
+  const Transformer::Turn full{0, std::span(talks[0]).first(1)};
+  EXPECT_THROW(chat.Extend({&full, 1}, logits), std::length_error);
+  chat.ResetCache(0);
+  const Transformer::Turn again{0, std::span(talks[0]).first(5)};
+  chat.Extend({&again, 1}, logits);
+  expect(0, 5, std::span(logits).first(vocab));
 }
 
 INSTANTIATE_TEST_SUITE_P(Fixtures,
