@@ -36,6 +36,28 @@ enum class RecomputePolicy {
   kBlock,    // `checkpoint: true`: only the block's input is kept, as in mistral-finetune
 };
 
+// The policy of each block: the first `num_more` recompute one step more than the others. Which
+// ones they are changes no bit of the result, and the peak not either: it is where the forward pass
+// ends.
+struct RecomputePlan {
+  RecomputePolicy policy = RecomputePolicy::kBlock;
+  int64_t num_more = 0;  // 0 with kBlock
+
+  constexpr RecomputePlan() = default;
+  // NOLINTNEXTLINE(google-explicit-constructor): the same policy for every block
+  constexpr RecomputePlan(RecomputePolicy all) : policy(all) {}
+  constexpr RecomputePlan(RecomputePolicy least, int64_t more) : policy(least), num_more(more) {}
+
+  constexpr RecomputePolicy Of(int64_t block) const { return block < num_more ? Next() : policy; }
+  constexpr RecomputePolicy Most() const { return Of(0); }
+  constexpr bool operator==(const RecomputePlan&) const = default;
+
+ private:
+  constexpr RecomputePolicy Next() const {
+    return policy == RecomputePolicy::kNothing ? RecomputePolicy::kMlp : RecomputePolicy::kBlock;
+  }
+};
+
 // Of a parameter that is trained: fp32 master, gradient and two moments.
 inline constexpr int64_t kTrainedStateBytes = 4 * 4;
 

@@ -50,6 +50,30 @@ class MainJob(Case):
         self.assertEqual((base.returncode, tuned.returncode), (0, 0))
         self.assertIn(job, self.ctl("ls").stdout)
 
+    def test_text_is_evaluated_as_its_tokens_are(self):
+        self.start_daemon()
+        model = make_model(self.dir / "model", dim=32, heads=2, kv_heads=1, hidden=64, tokenizer=True)
+        data = make_chat_data(self.dir / "chat.jsonl")
+        texts = [f"The number after {i} is {i + 1}" + ", and so on" * (i % 4) + "." for i in range(9)]
+        (self.dir / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        encoded = self.program("mft-data", "encode", "--tokenizer", model / "tokenizer.model.v3", "--raw",
+                               input="".join(json.dumps(text) + "\n" for text in texts), stdin=None).stdout
+        with open(self.dir / "tokens.jsonl", "w", encoding="utf-8") as file:
+            for line in encoded.splitlines():
+                tokens = [1, *json.loads(line)["tokens"], 2]
+                file.write(json.dumps({"tokens": tokens, "mask": [True] * len(tokens)}) + "\n")
+        losses = []
+        for name in ("text", "tokens"):
+            path, run_dir = self.job_file(steps=2, model=model, data=data)
+            text = path.read_text().replace("  instruct_data:", f"  eval_instruct_data: {self.dir / name}.jsonl\n  instruct_data:")
+            path.write_text(text + "no_eval: false\neval_freq: 1\n")
+            self.submit(path, "--wait")
+            lines = [json.loads(line) for line in (run_dir / "metrics.eval.jsonl").read_text().splitlines()]
+            losses.append([(line["step"], line["eval_loss"], line["perplexity"], line["loss_tokens"]) for line in lines])
+        self.assertEqual(len(losses[0]), 2)
+        self.assertEqual(losses[0], losses[1])
+        self.assertEqual(losses[0][0][3], sum(len(json.loads(line)["tokens"]) + 1 for line in encoded.splitlines()))
+
     def test_every_weight_trained_and_talked_to(self):
         self.start_daemon()
         model = make_model(self.dir / "model", dim=32, heads=2, kv_heads=1, hidden=64, tokenizer=True)

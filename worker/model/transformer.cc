@@ -33,8 +33,9 @@ Transformer::Transformer(WeightSource& weights,
 
 Saved Transformer::SavedOf(int64_t block, const Tile& tile) const {
   Saved saved = saved_[static_cast<size_t>(block)];
+  const RecomputePolicy policy = PolicyOf(options_).Of(block);
   const auto narrow = [&](ActivationSlot slot, View& view, int64_t visits = 1) {
-    const bool kept = slot == ActivationSlot::kInput || Keeps(PolicyOf(options_), slot);
+    const bool kept = slot == ActivationSlot::kInput || Keeps(policy, slot);
     view = kept ? view.Rows(tile.begin * visits, tile.rows * visits)
                 : view.Rows(0, std::min(view.rows, tile.rows));
   };
@@ -84,7 +85,7 @@ BlockContext Transformer::ContextOf(const Tile& tile, int64_t layer) {
           .position = position_.data() + tile.begin,
           .rotary_table = rotary_table_.data(),
           .scratch = ScratchOf(tile.rows),
-          .policy = PolicyOf(options_),
+          .policy = PolicyOf(options_).Of(layer),
           .dropout = dropout,
           .expert_rows = counts_routing_ ? ExpertRowsOf(layer) : std::span<int64_t>()};
 }

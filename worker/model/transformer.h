@@ -31,7 +31,7 @@ struct Rows {
 };
 
 struct TransformerOptions {
-  RecomputePolicy policy = RecomputePolicy::kBlock;
+  RecomputePlan policy = RecomputePolicy::kBlock;
   int64_t max_rows = 0;       // largest T of any call
   int64_t max_positions = 0;  // longest segment, or conversation (generation)
   bool training = true;       // false: no memory for a backward pass
@@ -107,7 +107,7 @@ class Transformer {
     int64_t rows = 0;
     std::vector<int32_t> cu_seqlens;  // from 0
   };
-  static RecomputePolicy PolicyOf(const TransformerOptions& options);
+  static RecomputePlan PolicyOf(const TransformerOptions& options);
   void TakeMemory();
   void TakeWorkMemory();
   void TakeExpertMemory(int64_t rows);

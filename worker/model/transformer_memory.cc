@@ -63,13 +63,21 @@ int64_t TileRowsOf(const TransformerOptions& options) {
   return TileRows(options.max_rows, options.max_positions);
 }
 
+int64_t BlocksThatKeep(const RecomputePlan& plan, ActivationSlot slot, int64_t blocks) {
+  int64_t keeping = 0;
+  for (int64_t block = 0; block < blocks; ++block) {
+    keeping += Keeps(plan.Of(block), slot) ? 1 : 0;
+  }
+  return keeping;
+}
+
 // Generation keeps no inputs: a block's output takes the place of its input.
 bool KeepsInputs(const TransformerOptions& options) {
   return options.cache_rows == 0;
 }
 }  // namespace
 
-RecomputePolicy Transformer::PolicyOf(const TransformerOptions& options) {
+RecomputePlan Transformer::PolicyOf(const TransformerOptions& options) {
   return options.training ? options.policy : RecomputePolicy::kBlock;
 }
 
@@ -81,8 +89,9 @@ MemoryPlan Transformer::PlanMemory(const ModelParams& params,
   for (const SlotShape& slot : Slots(params, inner)) {
     if (slot.slot == ActivationSlot::kInput) {
       plan.kept_activations += (KeepsInputs(options) ? params.n_layers : 0) * Bytes(t, slot.cols);
-    } else if (Keeps(PolicyOf(options), slot.slot)) {
-      plan.kept_activations += params.n_layers * Bytes(t * slot.visits, slot.cols);
+    } else {
+      plan.kept_activations += BlocksThatKeep(PolicyOf(options), slot.slot, params.n_layers) *
+                               Bytes(t * slot.visits, slot.cols);
     }
   }
   plan.kept_activations += Bytes(t, params.dim);  // the final residual stream, then its gradient
@@ -93,15 +102,16 @@ MemoryPlan Transformer::PlanMemory(const ModelParams& params,
   const int64_t chunk = HeadRowsOf(options);
   plan.loss = 3 * Bytes(chunk, params.dim) + Bytes(chunk, HeadColumns(params)) +
               Bytes(chunk, kStateFloats) + Bytes(2, chunk);
-  plan.work = WorkBytes(PolicyOf(options), params, inner, sizeof(float), TileRowsOf(options)) +
-              kMaxWorkViews * static_cast<int64_t>(Arena::kAlignment);
+  plan.work =
+      WorkBytes(PolicyOf(options).Most(), params, inner, sizeof(float), TileRowsOf(options)) +
+      kMaxWorkViews * static_cast<int64_t>(Arena::kAlignment);
   plan.work += options.dropout > 0 ? Bytes(kDropoutRows, WidestInput(params)) : 0;
   return plan;
 }
 
 void Transformer::TakeMemory() {
   const int64_t t = options_.max_rows;
-  const RecomputePolicy policy = PolicyOf(options_);
+  const RecomputePlan policy = PolicyOf(options_);
   saved_.resize(static_cast<size_t>(params_.n_layers));
   inputs_.resize(saved_.size() + 1);
   const View stream = KeepsInputs(options_) ? View{} : arena_.Take(t, params_.dim);
@@ -113,7 +123,7 @@ void Transformer::TakeMemory() {
     for (size_t layer = 0; layer < saved_.size(); ++layer) {
       if (is_input) {
         saved_[layer].input = inputs_[layer];
-      } else if (Keeps(policy, slot.slot)) {
+      } else if (Keeps(policy.Of(static_cast<int64_t>(layer)), slot.slot)) {
         saved_[layer].*slot.member = arena_.Take(t * slot.visits, slot.cols);
       }
     }
@@ -139,7 +149,7 @@ void Transformer::TakeMemory() {
 }
 
 void Transformer::TakeWorkMemory() {
-  const RecomputePolicy policy = PolicyOf(options_);
+  const RecomputePlan policy = PolicyOf(options_);
   const int64_t tile = TileRowsOf(options_);
   const int64_t q = params_.n_heads * params_.head_dim;
   const int64_t kv = params_.n_kv_heads * params_.head_dim;
@@ -165,14 +175,16 @@ void Transformer::TakeWorkMemory() {
     TakeExpertMemory(MlpRows(tile));
   }
   for (const SlotShape& slot : Slots(params_, adapters_.inner_cols())) {
-    if (slot.slot == ActivationSlot::kInput || Keeps(policy, slot.slot)) {
+    if (slot.slot == ActivationSlot::kInput || Keeps(policy.Most(), slot.slot)) {
       continue;
     }
     const View view = slot.slot == ActivationSlot::kResidual
                           ? scratch_.late_norm
                           : arena_.Take(IsOfPiece(slot) ? MlpRows(tile) : tile, slot.cols);
-    for (Saved& saved : saved_) {
-      saved.*slot.member = view;
+    for (size_t layer = 0; layer < saved_.size(); ++layer) {
+      if (!Keeps(policy.Of(static_cast<int64_t>(layer)), slot.slot)) {
+        saved_[layer].*slot.member = view;
+      }
     }
   }
 }

@@ -146,7 +146,7 @@ LoraStoreOptions AdaptersOf(const BenchArgs& args) {
 class StepRunner {
  public:
   StepRunner(const BenchArgs& args,
-             RecomputePolicy policy,
+             const RecomputePlan& policy,
              std::vector<int64_t> lengths,
              const KernelTable& kernels,
              FullStore* full,
@@ -320,7 +320,7 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
   Json report = {{"tokens", static_cast<int64_t>(tokens)},
                  {"documents", lengths.size()},
                  {"precision", precision},
-                 {"recompute", std::string(PolicyName(memory.policy))},
+                 {"recompute", DescribePlan(memory.policy, files->params().n_layers)},
                  {"kernels", std::string(KernelsFor(precision).name)},
                  {"threads", CpuThreads()},
                  {"open_seconds", open_seconds},

@@ -43,6 +43,18 @@ int64_t ControlGroupLimit(int64_t otherwise) {
   }
 }
 
+// In the order of what they recompute: a block more each.
+std::vector<RecomputePlan> PlansFrom(RecomputePolicy wish, int64_t num_blocks) {
+  std::vector<RecomputePlan> plans;
+  for (const RecomputePolicy policy : {RecomputePolicy::kNothing, RecomputePolicy::kMlp}) {
+    for (int64_t more = 0; policy >= wish && more < num_blocks; ++more) {
+      plans.emplace_back(policy, more);
+    }
+  }
+  plans.emplace_back(RecomputePolicy::kBlock);
+  return plans;
+}
+
 // The longest document with which the job would fit; 0: none.
 int64_t LongestThatFits(MemoryJob job, int64_t allowed) {
   int64_t fits = 0;
@@ -74,7 +86,7 @@ WeightBytes WeightBytesOf(const ModelWeights& files) {
   return bytes;
 }
 
-MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePolicy policy, bool offload) {
+MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePlan policy, bool offload) {
   WeightBytes weights = job.weights;
   if (job.full) {  // the file is read into the masters, and let go of
     weights = {};
@@ -108,6 +120,19 @@ std::string_view PolicyName(RecomputePolicy policy) {
   return "";
 }
 
+std::string DescribePlan(const RecomputePlan& plan, int64_t num_blocks) {
+  if (plan.num_more == 0) {
+    return std::string(PolicyName(plan.policy));
+  }
+  return StrCat(PolicyName(plan.Most()),
+                " of ",
+                plan.num_more,
+                " of ",
+                num_blocks,
+                " blocks, otherwise ",
+                PolicyName(plan.policy));
+}
+
 Result<int64_t> AllowedMemory() {
   const int64_t pages = sysconf(_SC_PHYS_PAGES);
   const int64_t page_bytes = sysconf(_SC_PAGESIZE);
@@ -124,11 +149,13 @@ Result<int64_t> AllowedMemory() {
 
 Result<MemoryChoice> ChooseMemory(const MemoryJob& job, RecomputePolicy wish, int64_t allowed) {
   for (const bool offload : {false, true}) {
-    for (const RecomputePolicy policy :
-         {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
-      const MemoryForecast forecast = ForecastMemory(job, policy, offload);
-      if (policy >= wish && !(offload && job.full) && forecast.peak() <= allowed) {
-        return MemoryChoice{.policy = policy, .offload = offload, .forecast = forecast};
+    if (offload && job.full) {
+      break;
+    }
+    for (const RecomputePlan& plan : PlansFrom(wish, job.params.n_layers)) {
+      const MemoryForecast forecast = ForecastMemory(job, plan, offload);
+      if (forecast.peak() <= allowed) {
+        return MemoryChoice{.policy = plan, .offload = offload, .forecast = forecast};
       }
     }
   }

@@ -48,23 +48,25 @@ struct MemoryForecast {
   int64_t needed() const { return program + weights.copied + trained + activations; }
 };
 // `offload`: of the offloaded weight source.
-MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePolicy policy, bool offload = false);
+MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePlan policy, bool offload = false);
 
 std::string_view PolicyName(RecomputePolicy policy);  // "nothing", "mlp", "block"
+// "mlp", or "mlp of 3 of 8 blocks, otherwise nothing".
+std::string DescribePlan(const RecomputePlan& plan, int64_t num_blocks);
 
 // The machine's memory, or less where a control group's or the process's own limit (RLIMIT_DATA) is
 // lower.
 Result<int64_t> AllowedMemory();
 
 struct MemoryChoice {
-  RecomputePolicy policy = RecomputePolicy::kBlock;
+  RecomputePlan policy = RecomputePolicy::kBlock;
   bool offload = false;
   MemoryForecast forecast;
 };
-// The policy that recomputes least, from `wish` on, with which the job's peak is at most `allowed`
-// bytes, the weights in memory; if there is none, with the weights offloaded. All give the same
-// bits. RESOURCE_EXHAUSTED (NOT_ENOUGH_MEMORY) says what the job needs, and the longest document
-// with which it would fit.
+// The policies that recompute least, from `wish` for every block on, with which the job's peak is
+// at most `allowed` bytes, the weights in memory; if there is none, with the weights offloaded. All
+// give the same bits. RESOURCE_EXHAUSTED (NOT_ENOUGH_MEMORY) says what the job needs, and the
+// longest document with which it would fit.
 Result<MemoryChoice> ChooseMemory(const MemoryJob& job, RecomputePolicy wish, int64_t allowed);
 
 }  // namespace mft

@@ -88,7 +88,7 @@ void MakeWeights(Session& session,
   session.weights = session.full->AsWeights();
 }
 
-void MakeModel(Session& session, int64_t longest_segment, RecomputePolicy policy) {
+void MakeModel(Session& session, int64_t longest_segment, const RecomputePlan& policy) {
   const JobSpec& spec = session.spec();
   const ModelParams& params = session.weights->params();
   session.lora =
@@ -125,14 +125,15 @@ MemoryChoice PlanMemory(const Session& session,
   const RecomputePolicy wish =
       spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
   const MemoryChoice choice = ValueOrThrow(ChooseMemory(job, wish, ValueOrThrow(AllowedMemory())));
-  const bool as_wished = choice.policy == wish && !choice.offload;
+  const bool wished_policy = choice.policy == RecomputePlan(wish);
+  const bool as_wished = wished_policy && !choice.offload;
   reporter.Message(
       as_wished ? LogLevel::kInfo : LogLevel::kWarning,
       StrCat("memory: a peak of ",
              FormatBytes(choice.forecast.peak()),
              " is predicted; recomputed in the backward pass: ",
-             PolicyName(choice.policy),
-             choice.policy == wish ? "" : ", since the memory does not allow less",
+             DescribePlan(choice.policy, job.params.n_layers),
+             wished_policy ? "" : ", since the memory does not allow less",
              choice.offload
                  ? "; the weights are offloaded: each block is read from the file when it "
                    "is worked with"

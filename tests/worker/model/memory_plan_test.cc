@@ -49,6 +49,32 @@ TEST_P(MemoryPlans, AreThoseOfTheSharedTable) {
   }
 }
 
+TEST(MemoryPlan, EachBlockHasItsPolicy) {
+  const ModelParams params{.dim = 64,
+                           .n_layers = 5,
+                           .head_dim = 16,
+                           .hidden_dim = 160,
+                           .n_heads = 4,
+                           .n_kv_heads = 4,
+                           .vocab_size = 512};
+  constexpr int64_t kRows = 2048;
+  const auto plan = [&](const RecomputePlan& policy) {
+    return Transformer::PlanMemory(
+        params, {}, {.policy = policy, .max_rows = kRows, .max_positions = 300});
+  };
+  const MemoryPlan nothing = plan(RecomputePolicy::kNothing);
+  const MemoryPlan mlp = plan(RecomputePolicy::kMlp);
+  const MemoryPlan block = plan(RecomputePolicy::kBlock);
+  const int64_t gate_and_up = kRows * 2 * 160 * 4;
+  EXPECT_EQ(nothing.kept_activations - mlp.kept_activations, 5 * gate_and_up);
+  EXPECT_EQ(plan({RecomputePolicy::kNothing, 2}).kept_activations,
+            nothing.kept_activations - 2 * gate_and_up);
+  EXPECT_EQ(plan({RecomputePolicy::kNothing, 2}).work, mlp.work);
+  const int64_t rest = (mlp.kept_activations - block.kept_activations) / 5;
+  EXPECT_EQ(plan({RecomputePolicy::kMlp, 3}).kept_activations, mlp.kept_activations - 3 * rest);
+  EXPECT_EQ(plan({RecomputePolicy::kMlp, 3}).work, block.work);
+}
+
 // By hand for D 64, H E 64, K E 32, H 4, F 160, S 64 and blocks that are computed again.
 TEST(MemoryPlan, CountsEachPieceOfSharedMemoryOnce) {
   const ModelParams params{.dim = 64,

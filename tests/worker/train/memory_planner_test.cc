@@ -75,7 +75,7 @@ MemoryJob Job() {
 
 TEST(MemoryPlanner, RecomputesOnlyAsMuchAsTheMemoryMakesIt) {
   const MemoryJob job = Job();
-  const auto chosen = [&](RecomputePolicy fits, RecomputePolicy wish) {
+  const auto chosen = [&](const RecomputePlan& fits, RecomputePolicy wish) {
     // The program's own size may move a little between the calls.
     const int64_t allowed = ForecastMemory(job, fits).needed() + (1 << 20);
     return ChooseMemory(job, wish, allowed).value().policy;
@@ -85,6 +85,17 @@ TEST(MemoryPlanner, RecomputesOnlyAsMuchAsTheMemoryMakesIt) {
     EXPECT_EQ(chosen(policy, RecomputePolicy::kNothing), policy);
   }
   EXPECT_EQ(chosen(RecomputePolicy::kNothing, RecomputePolicy::kBlock), RecomputePolicy::kBlock);
+  // A block more at a time: here each step spares tens of megabytes.
+  for (const RecomputePlan& plan : {RecomputePlan(RecomputePolicy::kNothing, 3),
+                                    RecomputePlan(RecomputePolicy::kNothing, 7),
+                                    RecomputePlan(RecomputePolicy::kMlp, 1),
+                                    RecomputePlan(RecomputePolicy::kMlp, 5)}) {
+    EXPECT_EQ(chosen(plan, RecomputePolicy::kNothing), plan);
+  }
+  EXPECT_EQ(DescribePlan({RecomputePolicy::kNothing, 3}, 8),
+            "mlp of 3 of 8 blocks, otherwise nothing");
+  EXPECT_EQ(DescribePlan({RecomputePolicy::kMlp, 5}, 8), "block of 5 of 8 blocks, otherwise mlp");
+  EXPECT_EQ(DescribePlan(RecomputePolicy::kMlp, 8), "mlp");
 }
 
 TEST(MemoryPlanner, OffloadsWhatDoesNotFitHoweverMuchIsRecomputed) {
