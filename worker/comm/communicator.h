@@ -4,16 +4,22 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <string>
+#include <string_view>
 
 #include "common/base/status.h"
 
 namespace mft {
 
+// The reason of a rank that ends since another one is gone or does not answer.
+inline constexpr std::string_view kReasonRankLost = "RANK_LOST";
+
 // Every rank makes the same calls in the same order with spans of the same size; a call returns
 // when this rank's result is in its memory. After a failed call the communicator is unusable and
-// every later call fails. A sum has the same bits on every rank.
+// every later call fails. A sum has the same bits on every rank: ((rank 0 + rank 1) + rank 2) ...
 // Threads: one at a time.
 class Communicator {
  public:
@@ -27,9 +33,36 @@ class Communicator {
   // `bytes` of rank `root` on every rank.
   virtual Status Broadcast(std::span<std::byte> bytes, int64_t root) = 0;
   virtual Status Barrier() = 0;
+
+  // Where this rank is: what the others say of it, should it be lost.
+  virtual void SetPlace(int64_t step, std::string_view phase) = 0;
 };
 
-// One rank alone: nothing to exchange. UNIMPLEMENTED for more ranks than one.
+// One rank alone: nothing to exchange. INVALID_ARGUMENT for more ranks than one.
 Result<std::unique_ptr<Communicator>> MakeLocalCommunicator(int64_t rank, int64_t world_size);
+
+struct TcpOptions {
+  int64_t rank = 0;
+  int64_t world_size = 1;
+  std::string address;        // of rank 0's host
+  int port = 0;               // rank 0 listens there while the ranks meet
+  std::string token;          // the same on every rank of a job, and of no other
+  int64_t meet_ms = 300'000;  // until all have met
+  // A rank that shows no sign of life for so long is lost. Signs come from a thread of their own,
+  // every `beat_ms`: a long step is no silence.
+  int64_t silence_ms = 7'000;
+  int64_t beat_ms = 500;
+  // A rank that is computing when another one is lost ends by itself after so long
+  // (exit code of UNAVAILABLE), if its next call does not come before.
+  int64_t leave_ms = 1'500;
+  std::function<bool()> stop;  // while meeting: true ends it (CANCELLED); may be empty
+};
+
+// Ranks on any hosts, by TCP; rank 0 is the hub of every exchange. Waits until all have met:
+// DEADLINE_EXCEEDED (RANKS_DID_NOT_MEET) names who is missing, FAILED_PRECONDITION a rank of
+// another build or job. A lost rank fails the calls of all others, at once if its process is gone,
+// else after silence_ms: UNAVAILABLE (RANK_LOST) names it and where it was. The destructor says
+// good-bye: the others may go on without calls.
+Result<std::unique_ptr<Communicator>> MakeTcpCommunicator(const TcpOptions& options);
 
 }  // namespace mft

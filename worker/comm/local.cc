@@ -16,6 +16,7 @@ class LocalCommunicator final : public Communicator {
                      : InvalidArgument(StrCat("broadcast from rank ", root, " of 1 rank"));
   }
   Status Barrier() override { return Status::Ok(); }
+  void SetPlace(int64_t /*step*/, std::string_view /*phase*/) override {}
 };
 }  // namespace
 
@@ -24,8 +25,8 @@ Result<std::unique_ptr<Communicator>> MakeLocalCommunicator(int64_t rank, int64_
     return InvalidArgument(StrCat("rank ", rank, " of ", world_size, " ranks"));
   }
   if (world_size > 1) {
-    return Unimplemented(
-        StrCat(world_size, " ranks: this version trains on one rank, set mftd.ranks to 1"));
+    return InvalidArgument(
+        StrCat(world_size, " ranks cannot meet without a communicator between them"));
   }
   return std::unique_ptr<Communicator>(std::make_unique<LocalCommunicator>());
 }

@@ -28,7 +28,7 @@ TEST(LocalCommunicator, LeavesEverythingAsItIs) {
 TEST(LocalCommunicator, RefusesMoreRanksByName) {
   const auto two = MakeLocalCommunicator(0, 2);
   ASSERT_FALSE(two.ok());
-  EXPECT_EQ(two.status().code(), Code::kUnimplemented);
+  EXPECT_EQ(two.status().code(), Code::kInvalidArgument);
   EXPECT_THAT(two.status().message(), ::testing::HasSubstr("2 ranks"));
   EXPECT_EQ(MakeLocalCommunicator(1, 1).status().code(), Code::kInvalidArgument);
   EXPECT_EQ(MakeLocalCommunicator(0, 0).status().code(), Code::kInvalidArgument);

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/comm/rank_watch.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "common/base/log.h"
+#include "common/base/strings.h"
+#include "worker/comm/communicator.h"
+
+namespace mft {
+
+namespace {
+
+constexpr const char* kFirstPlace = "starting";
+
+using SteadyClock = std::chrono::steady_clock;
+
+// How long a broken exchange waits for the watch to say whose end it was.
+constexpr std::chrono::milliseconds kCulpritPatience(2'000);
+// A turn of the watch that came so much too late says nothing about the others: this process did
+// not run.
+constexpr int kOwnStall = 3;
+
+}  // namespace
+
+RankWatch::RankWatch(const WatchOptions& options,
+                     const std::vector<RankLink>& links,
+                     std::function<void()> on_lost)
+    : options_(options), on_lost_(std::move(on_lost)), wake_(eventfd(0, EFD_CLOEXEC)) {
+  for (const RankLink& link : links) {
+    Peer peer;
+    peer.rank = link.rank;
+    peer.fd = link.watch.get();
+    peer.last.rank = static_cast<int32_t>(link.rank);
+    std::strncpy(peer.last.phase, kFirstPlace, sizeof peer.last.phase - 1);
+    peers_.push_back(std::move(peer));
+  }
+  SetPlace(0, kFirstPlace);
+}
+
+void RankWatch::Start() {
+  for (Peer& peer : peers_) {
+    peer.heard = SteadyClock::now();
+  }
+  thread_ = std::thread([this] { Run(); });
+}
+
+RankWatch::~RankWatch() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+    noticed_ = true;
+  }
+  changed_.notify_all();
+  const uint64_t one = 1;
+  // An eventfd's counter never overflows here.
+  static_cast<void>(!write(wake_.get(), &one, sizeof one));
+  if (thread_.joinable()) {
+    thread_.join();
+  }
+  const Message bye = Mine(Message::kBye);
+  for (const Peer& peer : peers_) {
+    send(peer.fd, &bye, sizeof bye, MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
+}
+
+void RankWatch::SetPlace(int64_t step, std::string_view phase) {
+  const std::lock_guard lock(mutex_);
+  place_.rank = static_cast<int32_t>(options_.rank);
+  place_.step = step;
+  std::memset(place_.phase, 0, sizeof place_.phase);
+  std::memcpy(place_.phase, phase.data(), std::min(phase.size(), sizeof place_.phase - 1));
+}
+
+RankWatch::Message RankWatch::Mine(Message::Kind kind) {
+  const std::lock_guard lock(mutex_);
+  Message message = place_;
+  message.kind = kind;
+  return message;
+}
+
+Status RankWatch::WhyLost(const Status& otherwise) {
+  std::unique_lock lock(mutex_);
+  noticed_ = true;
+  changed_.notify_all();
+  changed_.wait_for(lock, kCulpritPatience, [this] { return !why_.ok(); });
+  return why_.ok() ? Status(Code::kUnavailable, std::string(kReasonRankLost), otherwise.message())
+                   : why_;
+}
+
+void RankWatch::Run() {
+  auto last_turn = SteadyClock::now();
+  while (!lost()) {
+    SendBeats();
+    std::vector<pollfd> fds = {{.fd = wake_.get(), .events = POLLIN, .revents = 0}};
+    for (const Peer& peer : peers_) {
+      fds.push_back({.fd = peer.left ? -1 : peer.fd, .events = POLLIN, .revents = 0});
+    }
+    if (poll(fds.data(), fds.size(), static_cast<int>(options_.beat.count())) < 0 &&
+        errno != EINTR) {
+      LogError(ErrnoStatus(errno, "watching the other ranks").message());
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      if (ending_) {
+        return;
+      }
+    }
+    const auto now = SteadyClock::now();
+    if (now - last_turn > kOwnStall * options_.beat) {
+      for (Peer& peer : peers_) {
+        peer.heard = now;
+      }
+    }
+    last_turn = now;
+    for (size_t i = 0; i < peers_.size() && !lost(); ++i) {
+      if (fds[i + 1].revents != 0) {
+        Read(peers_[i]);
+      }
+    }
+    CheckSilence(now);
+  }
+  LeaveUnlessNoticed();
+}
+
+void RankWatch::SendBeats() {
+  const Message beat = Mine(Message::kBeat);
+  for (const Peer& peer : peers_) {
+    if (!peer.left) {
+      // One that is gone is found by reading; one that does not read gets no more than it holds.
+      send(peer.fd, &beat, sizeof beat, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+  }
+}
+
+void RankWatch::Read(Peer& peer) {
+  std::byte buffer[16 * sizeof(Message)];
+  const ssize_t got = recv(peer.fd, buffer, sizeof buffer, MSG_DONTWAIT);
+  if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
+    Lost(peer.last, Message::kGone);
+    return;
+  }
+  if (got < 0) {
+    return;
+  }
+  peer.heard = SteadyClock::now();
+  peer.unread.insert(peer.unread.end(), buffer, buffer + got);
+  size_t at = 0;
+  for (; peer.unread.size() - at >= sizeof(Message) && !lost(); at += sizeof(Message)) {
+    Message message;
+    std::memcpy(&message, peer.unread.data() + at, sizeof message);
+    message.phase[sizeof message.phase - 1] = '\0';
+    Take(peer, message);
+  }
+  peer.unread.erase(peer.unread.begin(), peer.unread.begin() + static_cast<std::ptrdiff_t>(at));
+}
+
+void RankWatch::Take(Peer& peer, const Message& message) {
+  switch (message.kind) {
+    case Message::kBeat:
+      peer.last = message;
+      return;
+    case Message::kBye:
+      peer.last = message;
+      peer.left = true;
+      return;
+    case Message::kGone:
+    case Message::kSilent:
+      Lost(message, message.kind);
+      return;
+  }
+}
+
+void RankWatch::CheckSilence(SteadyClock::time_point now) {
+  for (const Peer& peer : peers_) {
+    if (!lost() && !peer.left && now - peer.heard > options_.silence) {
+      Lost(peer.last, Message::kSilent);
+    }
+  }
+}
+
+void RankWatch::Lost(const Message& message, Message::Kind how) {
+  Message told = message;
+  told.kind = how;
+  for (const Peer& peer : peers_) {
+    if (peer.rank != told.rank && !peer.left) {
+      send(peer.fd, &told, sizeof told, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    why_ = Status(
+        Code::kUnavailable,
+        std::string(kReasonRankLost),
+        StrCat("rank ",
+               told.rank,
+               how == Message::kGone
+                   ? std::string(" is gone")
+                   : StrCat(" has shown no sign of life for ",
+                            FormatDuration(static_cast<double>(options_.silence.count()) / 1e3)),
+               "; it was at step ",
+               told.step,
+               ", ",
+               Printable(told.phase, sizeof told.phase)));
+    lost_.store(true);
+  }
+  changed_.notify_all();
+  on_lost_();
+}
+
+// The other ranks' work is lost with the one: a rank that computes on does so for nothing.
+void RankWatch::LeaveUnlessNoticed() {
+  std::unique_lock lock(mutex_);
+  if (options_.leave.count() == 0 ||
+      changed_.wait_for(lock, options_.leave, [this] { return noticed_; })) {
+    return;
+  }
+  LogError(why_.message());
+  _exit(ExitCodeFor(Code::kUnavailable));
+}
+
+}  // namespace mft

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Signs of life between rank 0 and each other rank, on a thread and connections of their own: a
+// rank that is computing for minutes gives them, one that is stopped or gone does not.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "common/base/files.h"
+#include "common/base/status.h"
+#include "worker/comm/tcp_meeting.h"
+
+namespace mft {
+
+struct WatchOptions {
+  int64_t rank = 0;
+  std::chrono::milliseconds beat{500};
+  std::chrono::milliseconds silence{7'000};
+  std::chrono::milliseconds leave{1'500};  // 0: never
+};
+
+// Life: constructed, Start, destroyed (says good-bye). Threads: any, but Start and the destructor.
+class RankWatch {
+ public:
+  // `on_lost` runs on the watch's thread, once, when a rank is lost: it wakes whoever waits for it.
+  // `links` must outlive the object.
+  RankWatch(const WatchOptions& options,
+            const std::vector<RankLink>& links,
+            std::function<void()> on_lost);
+  ~RankWatch();
+  RankWatch(const RankWatch&) = delete;
+  RankWatch& operator=(const RankWatch&) = delete;
+  void Start();
+
+  void SetPlace(int64_t step, std::string_view phase);
+
+  bool lost() const { return lost_.load(); }
+  // Of the rank that was lost; after a while without one, that `otherwise` happened. Called by the
+  // one who then ends: the process is not ended any more by the watch.
+  Status WhyLost(const Status& otherwise);
+
+ private:
+  struct Message {
+    enum Kind : uint32_t { kBeat, kBye, kGone, kSilent } kind = kBeat;
+    int32_t rank = 0;  // of whom it tells
+    int64_t step = 0;
+    char phase[48] = {};
+  };
+  struct Peer {
+    int64_t rank = 0;
+    int fd = -1;
+    std::chrono::steady_clock::time_point heard;
+    Message last;  // what it said last
+    std::vector<std::byte> unread;
+    bool left = false;  // it said good-bye
+  };
+
+  void Run();
+  void SendBeats();
+  void Read(Peer& peer);
+  void Take(Peer& peer, const Message& message);
+  void CheckSilence(std::chrono::steady_clock::time_point now);
+  // `what` of `message.rank`: told to every other rank, then here.
+  void Lost(const Message& message, Message::Kind how);
+  void LeaveUnlessNoticed();
+  Message Mine(Message::Kind kind);
+
+  const WatchOptions options_;
+  const std::function<void()> on_lost_;
+  std::vector<Peer> peers_;  // of the thread
+  UniqueFd wake_;            // eventfd: the object is being destroyed
+  std::thread thread_;
+  std::atomic<bool> lost_ = false;
+
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable changed_;
+  Message place_;
+  Status why_;
+  bool noticed_ = false;
+  bool ending_ = false;
+};
+
+}  // namespace mft

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Connections of the ranks. All descriptors are close-on-exec; SIGPIPE is never raised.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <span>
+#include <string>
+
+#include "common/base/files.h"
+#include "common/base/status.h"
+
+namespace mft {
+
+using Deadline = std::chrono::steady_clock::time_point;
+
+// Listens on `port` of the loopback where `address` is of it, else of every interface.
+Result<UniqueFd> ListenForRanks(const std::string& address, int port);
+
+// The next connection. DEADLINE_EXCEEDED; CANCELLED where `stop` says so.
+Result<UniqueFd> AcceptRank(int listener, Deadline deadline, const std::function<bool()>& stop);
+
+// Tries until somebody listens. DEADLINE_EXCEEDED names the address; CANCELLED as above.
+Result<UniqueFd> ConnectToRank(const std::string& address,
+                               int port,
+                               Deadline deadline,
+                               const std::function<bool()>& stop);
+
+// All of it, or an error: UNAVAILABLE where the connection ends first.
+Status SendAll(int fd, std::span<const std::byte> bytes);
+Status ReceiveAll(int fd, std::span<std::byte> bytes);
+// For small messages of somebody who may never send them.
+Status ReceiveAllWithin(int fd, std::span<std::byte> bytes, std::chrono::milliseconds patience);
+
+}  // namespace mft
