@@ -11,11 +11,9 @@
 #include <string_view>
 
 #include "common/base/status.h"
+#include "common/journal/record.h"
 
 namespace mft {
-
-// The reason of a rank that ends since another one is gone or does not answer.
-inline constexpr std::string_view kReasonRankLost = "RANK_LOST";
 
 // Every rank makes the same calls in the same order with spans of the same size; a call returns
 // when this rank's result is in its memory. After a failed call the communicator is unusable and

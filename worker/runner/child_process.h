@@ -25,4 +25,7 @@ struct ChildCommand {
 // else; SIGKILL when this process dies; oom_score_adj 500. Not for a process with threads.
 Result<pid_t> StartChild(const ChildCommand& command);
 
+// GOMP_SPINCOUNT of a rank: as it is in our environment, else few.
+std::string SpinCount();
+
 }  // namespace mft::runner

@@ -142,14 +142,6 @@ class Runner {
   int64_t next_log_check_micros_ = 0;
 };
 
-// OpenMP threads that wait for each other spin for milliseconds by default: on a busy machine a
-// step takes 1.4 times as long and burns 1.6 times the processor time (25 steps of the quickstart,
-// load 10 on 2 cores: 10.2 s, 8.8 s of it used, against 7.2 s and 5.6 s).
-std::string SpinCount() {
-  const char* chosen = std::getenv("GOMP_SPINCOUNT");
-  return chosen != nullptr ? chosen : "2000";
-}
-
 ChildCommand Runner::CommandOf(int rank, int port) const {
   const bool cuda = attempt_.device == "cuda";
   const std::string world = std::to_string(attempt_.ranks);
@@ -296,7 +288,8 @@ void Runner::RankEnded(Rank& rank, int wait_status) {
 }
 
 void Runner::RankFailed(int rank, Status why) {
-  if (first_failed_ < 0) {
+  if (first_failed_ < 0 || IsNearerCause(ranks_[static_cast<size_t>(rank)].exit,
+                                         ranks_[static_cast<size_t>(first_failed_)].exit)) {
     first_failed_ = rank;
     first_failure_ = std::move(why);
   }

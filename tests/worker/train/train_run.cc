@@ -2,8 +2,10 @@
 #include "tests/worker/train/train_run.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,6 +28,19 @@ extern char** environ;
 namespace mft::testing {
 
 namespace {
+// Of the loopback, free now.
+int FreePort() {
+  const UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  MFT_CHECK(bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size) == 0 &&
+                getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0,
+            "a free port");
+  return ntohs(address.sin_port);
+}
+
 constexpr std::string_view kAttemptId = "0123456789abcdef";
 
 void Check(const Status& status) {
@@ -55,6 +70,7 @@ TrainRun::TrainRun(const std::string& directory, const std::string& fixture)
   spec.num_microbatches = config["num_microbatches"];
   spec.max_norm = config["max_norm"];
   spec.max_steps = config["max_steps"];
+  ranks = config.value("world", 1);
   spec.lora.rank = config["lora"]["rank"];
   spec.lora.scaling = config["lora"]["scaling"];
   spec.mftd.name = "fixture";
@@ -101,13 +117,24 @@ void TrainRun::Start() {
   AttemptFile attempt;
   attempt.attempt = attempt_;
   attempt.attempt_id = std::string(kAttemptId);
+  attempt.ranks = ranks;
   attempt.threads = threads;
   attempt.device = device;
   attempt.data_cache = data_cache;
   Check(WriteAttemptFile(AttemptDir() + "/attempt.json", attempt));
+  const int port = FreePort();
+  pids_.assign(static_cast<size_t>(ranks), -1);
+  for (int rank = 0; rank < ranks; ++rank) {
+    StartRank(rank, port);
+  }
+}
 
-  std::vector<std::string> variables = {
-      StrCat("MFT_ATTEMPT=", kAttemptId), "RANK=0", "WORLD_SIZE=1"};
+void TrainRun::StartRank(int rank, int port) {
+  std::vector<std::string> variables = {StrCat("MFT_ATTEMPT=", kAttemptId),
+                                        StrCat("RANK=", rank),
+                                        StrCat("WORLD_SIZE=", ranks),
+                                        "MASTER_ADDR=127.0.0.1",
+                                        StrCat("MASTER_PORT=", port)};
   for (char** variable = environ; *variable != nullptr; ++variable) {
     variables.emplace_back(*variable);
   }
@@ -133,7 +160,7 @@ void TrainRun::Start() {
 
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
-  const std::string log = AttemptDir() + "/rank-0.log";
+  const std::string log = StrCat(AttemptDir(), "/rank-", rank, ".log");
   posix_spawn_file_actions_addopen(&actions, 2, log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
@@ -143,31 +170,44 @@ void TrainRun::Start() {
   sigaddset(&blocked, SIGUSR1);
   posix_spawnattr_setsigmask(&attributes, &blocked);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-  MFT_CHECK(posix_spawn(&pid_, argv[0], &actions, &attributes, argv.data(), envp.data()) == 0,
+  MFT_CHECK(posix_spawn(&pids_[static_cast<size_t>(rank)],
+                        argv[0],
+                        &actions,
+                        &attributes,
+                        argv.data(),
+                        envp.data()) == 0,
             arguments[0]);
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
 }
 
 Ended TrainRun::Wait() {
-  int status = 0;
-  MFT_CHECK(waitpid(pid_, &status, 0) == pid_, "waitpid");
-  pid_ = -1;
-  return {.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
-          .signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
-          .log = ReadFile(AttemptDir() + "/rank-0.log").value()};
+  return WaitAll().front();
 }
 
-void TrainRun::Signal(int signal) const {
-  MFT_CHECK(kill(pid_, signal) == 0, "kill");
+std::vector<Ended> TrainRun::WaitAll() {
+  std::vector<Ended> all;
+  for (int rank = 0; rank < ranks; ++rank) {
+    int status = 0;
+    MFT_CHECK(waitpid(pid(rank), &status, 0) == pid(rank), "waitpid");
+    all.push_back({.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+                   .signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+                   .log = ReadFile(StrCat(AttemptDir(), "/rank-", rank, ".log")).value()});
+  }
+  pids_.clear();
+  return all;
+}
+
+void TrainRun::Signal(int signal, int rank) const {
+  MFT_CHECK(kill(pid(rank), signal) == 0, "kill");
 }
 
 bool TrainRun::WaitFor(const std::function<bool(const Record&)>& wanted) const {
   while (true) {
     siginfo_t info{};
     const bool ended =
-        waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
-        info.si_pid == pid_;
+        waitid(P_PID, static_cast<id_t>(pid()), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+        info.si_pid == pid();
     for (const Record& record : Journal()) {
       if (wanted(record)) {
         return true;
@@ -180,8 +220,8 @@ bool TrainRun::WaitFor(const std::function<bool(const Record&)>& wanted) const {
   }
 }
 
-std::vector<Record> TrainRun::Journal() const {
-  JournalTailer tailer(AttemptDir() + "/rank-0.jsonl", {});
+std::vector<Record> TrainRun::Journal(int rank) const {
+  JournalTailer tailer(StrCat(AttemptDir(), "/rank-", rank, ".jsonl"), {});
   std::vector<Record> records;
   for (bool more = true; more;) {
     const auto items = tailer.Read(size_t{1} << 20, &more);
