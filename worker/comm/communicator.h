@@ -39,12 +39,15 @@ class Communicator {
 // One rank alone: nothing to exchange. INVALID_ARGUMENT for more ranks than one.
 Result<std::unique_ptr<Communicator>> MakeLocalCommunicator(int64_t rank, int64_t world_size);
 
-struct TcpOptions {
+struct RankOptions {
   int64_t rank = 0;
   int64_t world_size = 1;
-  std::string address;        // of rank 0's host
+  // Where the ranks meet. A file that all of them can read: rank 0 publishes there where it
+  // listens, whatever port is free. Empty: `address`:`port`.
+  std::string rendezvous_file;
+  std::string address;        // of rank 0's host; with a file empty: the ranks' own host
   int port = 0;               // rank 0 listens there while the ranks meet
-  std::string token;          // the same on every rank of a job, and of no other
+  std::string token;          // the same on every rank of a job's attempt, and of no other
   int64_t meet_ms = 300'000;  // until all have met
   // A rank that shows no sign of life for so long is lost. Signs come from a thread of their own,
   // every `beat_ms`: a long step is no silence.
@@ -56,11 +59,11 @@ struct TcpOptions {
   std::function<bool()> stop;  // while meeting: true ends it (CANCELLED); may be empty
 };
 
-// Ranks on any hosts, by TCP; rank 0 is the hub of every exchange. Waits until all have met:
-// DEADLINE_EXCEEDED (RANKS_DID_NOT_MEET) names who is missing, FAILED_PRECONDITION a rank of
-// another build or job. A lost rank fails the calls of all others, at once if its process is gone,
-// else after silence_ms: UNAVAILABLE (RANK_LOST) names it and where it was. The destructor says
-// good-bye: the others may go on without calls.
-Result<std::unique_ptr<Communicator>> MakeTcpCommunicator(const TcpOptions& options);
+// One rank: the above. More: by TCP, ranks on any hosts; rank 0 is the hub of every exchange. Waits
+// until all have met: DEADLINE_EXCEEDED (RANKS_DID_NOT_MEET) names who is missing,
+// FAILED_PRECONDITION a rank of another build or job. A lost rank fails the calls of all others, at
+// once if its process is gone, else after silence_ms: UNAVAILABLE (RANK_LOST) names it and where it
+// was. The destructor says good-bye: the others may go on without calls.
+Result<std::unique_ptr<Communicator>> MakeCommunicator(const RankOptions& options);
 
 }  // namespace mft

@@ -30,7 +30,7 @@ struct CallHeader {
 
 class TcpCommunicator final : public Communicator {
  public:
-  TcpCommunicator(const TcpOptions& options, std::vector<RankLink> links)
+  TcpCommunicator(const RankOptions& options, std::vector<RankLink> links)
       : options_(options),
         links_(std::move(links)),
         watch_({.rank = options.rank,
@@ -172,7 +172,7 @@ class TcpCommunicator final : public Communicator {
     }
   }
 
-  const TcpOptions options_;
+  const RankOptions options_;
   const std::vector<RankLink> links_;
   std::vector<std::byte> piece_;
   uint64_t calls_ = 0;
@@ -182,11 +182,14 @@ class TcpCommunicator final : public Communicator {
 
 }  // namespace
 
-Result<std::unique_ptr<Communicator>> MakeTcpCommunicator(const TcpOptions& options) {
-  if (options.world_size < 2 || options.rank < 0 || options.rank >= options.world_size) {
+Result<std::unique_ptr<Communicator>> MakeCommunicator(const RankOptions& options) {
+  if (options.world_size < 1 || options.rank < 0 || options.rank >= options.world_size) {
     return InvalidArgument(StrCat("rank ", options.rank, " of ", options.world_size, " ranks"));
   }
-  if (options.port < 1 || options.port > 65535) {
+  if (options.world_size == 1) {
+    return MakeLocalCommunicator(0, 1);
+  }
+  if (options.rendezvous_file.empty() && (options.port < 1 || options.port > 65535)) {
     return InvalidArgument(StrCat("MASTER_PORT must be a port, not ", options.port));
   }
   MFT_ASSIGN_OR_RETURN(std::vector<RankLink> links, MeetRanks(options));

@@ -19,7 +19,7 @@ struct RankLink {
 
 // Rank 0: a link to each other rank, in their order. Others: the one to rank 0. A visitor that is
 // no rank of this job is sent away and told why; a rank of another build or number of ranks ends
-// the meeting. Errors as MakeTcpCommunicator.
-Result<std::vector<RankLink>> MeetRanks(const TcpOptions& options);
+// the meeting. Errors as MakeCommunicator.
+Result<std::vector<RankLink>> MeetRanks(const RankOptions& options);
 
 }  // namespace mft
