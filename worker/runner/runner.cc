@@ -104,7 +104,7 @@ class Runner {
  private:
   void StartRanks();
   TrackerOptions TrackersOf(const RunnerOptions& options) const;
-  ChildCommand CommandOf(int rank, int port) const;
+  ChildCommand CommandOf(int rank) const;
   void Handle(int signal);
   void Act(StopAction action);
   void Reap();
@@ -142,7 +142,7 @@ class Runner {
   int64_t next_log_check_micros_ = 0;
 };
 
-ChildCommand Runner::CommandOf(int rank, int port) const {
+ChildCommand Runner::CommandOf(int rank) const {
   const bool cuda = attempt_.device == "cuda";
   const std::string world = std::to_string(attempt_.ranks);
   return {
@@ -156,8 +156,6 @@ ChildCommand Runner::CommandOf(int rank, int port) const {
                     {"LOCAL_RANK", std::to_string(rank)},
                     {"WORLD_SIZE", world},
                     {"LOCAL_WORLD_SIZE", world},
-                    {"MASTER_ADDR", "127.0.0.1"},
-                    {"MASTER_PORT", std::to_string(port)},
                     {std::string(kAttemptVariable), attempt_.attempt_id},
                     {std::string(kBuildVariable), std::string(BuildId())},
                     {"GOMP_SPINCOUNT", SpinCount()},
@@ -185,10 +183,8 @@ void Runner::StartRanks() {
                       .journal_path = JoinPath(dir_, StrCat("rank-", rank, ".jsonl")),
                       .exit = {.rank = rank, .exit_code = -1, .signal = 0, .final = std::nullopt}});
   }
-  // One rank meets nobody.
-  const auto port = count > 1 ? FreePort() : Result<int>(0);
   for (int rank = 0; rank < count; ++rank) {
-    const auto pid = port.ok() ? StartChild(CommandOf(rank, *port)) : Result<pid_t>(port.status());
+    const auto pid = StartChild(CommandOf(rank));
     if (!pid.ok()) {
       RankFailed(rank, Status(pid.status().code(), "START_FAILED", pid.status().message()));
       return;

@@ -102,18 +102,15 @@ void Ranks::ExpectSame(std::string_view what, const std::string& text) {
 Result<std::unique_ptr<Ranks>> MeetOtherRanks(const TrainContext& context,
                                               const StopSignals& signals) {
   const World& world = context.world;
-  if (world.size == 1) {
-    MFT_ASSIGN_OR_RETURN(std::unique_ptr<Communicator> alone, MakeLocalCommunicator(0, 1));
-    return std::make_unique<Ranks>(std::move(alone));
-  }
-  MFT_ASSIGN_OR_RETURN(
-      std::unique_ptr<Communicator> communicator,
-      MakeTcpCommunicator({.rank = world.rank,
-                           .world_size = world.size,
-                           .address = world.master_address,
-                           .port = world.master_port,
-                           .token = context.meeting_token,
-                           .stop = [&signals] { return signals.stop_requested(); }}));
+  const bool one_host = world.local_size == world.size && !context.rendezvous_file.empty();
+  MFT_ASSIGN_OR_RETURN(std::unique_ptr<Communicator> communicator,
+                       MakeCommunicator({.rank = world.rank,
+                                         .world_size = world.size,
+                                         .rendezvous_file = context.rendezvous_file,
+                                         .address = one_host ? "" : world.master_address,
+                                         .port = world.master_port,
+                                         .token = context.meeting_token,
+                                         .stop = [&signals] { return signals.stop_requested(); }}));
   return std::make_unique<Ranks>(std::move(communicator));
 }
 

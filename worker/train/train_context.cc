@@ -87,6 +87,11 @@ Result<TrainContext> LoadTrainContext(const TrainArgs& args, const Getenv& env) 
     context.attempt_id = RandomHex(8);  // each rank its own; only rank 0 uses it
     context.meeting_token = StrCat(context.world.run_id, " ", context.job.spec.run_dir);
   }
+  if (args.attempt_dir.empty()) {
+    MFT_RETURN_IF_ERROR(CheckMeetingPlace(context.world));
+  } else {
+    context.rendezvous_file = JoinPath(args.attempt_dir, "rendezvous.json");
+  }
   MFT_RETURN_IF_ERROR(CheckDevice(device));
   MFT_RETURN_IF_ERROR(CheckRanks(context.world, ranks, args.attempt_dir.empty()));
   context.job.spec.mftd.ranks = context.world.size;

@@ -24,7 +24,8 @@ struct TrainContext {
   std::string data_cache;
   int threads = 1;  // of this rank
   World world;
-  std::string meeting_token;  // the same on every rank of the run, and of no other
+  std::string rendezvous_file;  // of an attempt; "": the ranks meet at the master's address
+  std::string meeting_token;    // the same on every rank of the run, and of no other
 };
 
 // UNIMPLEMENTED for what this build has no variant of: a CUDA device. INVALID_ARGUMENT where the

@@ -58,10 +58,7 @@ Result<World> FromTorchrun(const Getenv& env) {
     return InvalidArgument(StrCat("WORLD_SIZE is ", world.size, ", and RANK is not set"));
   }
   world.master_address = env("MASTER_ADDR").value_or("");
-  if (world.master_address.empty()) {
-    return InvalidArgument(StrCat("WORLD_SIZE is ", world.size, ", and MASTER_ADDR is not set"));
-  }
-  MFT_ASSIGN_OR_RETURN(world.master_port, EnvInt(env, "MASTER_PORT", 1, kMaxPort, std::nullopt));
+  MFT_ASSIGN_OR_RETURN(world.master_port, EnvInt(env, "MASTER_PORT", 1, kMaxPort, 0));
   return world;
 }
 
@@ -81,10 +78,6 @@ Result<World> FromSrun(const Getenv& env) {
       env("MASTER_ADDR").value_or(FirstHost(env("SLURM_STEP_NODELIST").value_or("")));
   const int derived = kFirstStepPort + static_cast<int>((int64_t{job} * 31 + step) % kStepPorts);
   MFT_ASSIGN_OR_RETURN(world.master_port, EnvInt(env, "MASTER_PORT", 1, kMaxPort, derived));
-  if (world.size > 1 && world.master_address.empty()) {
-    return InvalidArgument(
-        "neither MASTER_ADDR nor SLURM_STEP_NODELIST says where rank 0 of this step is");
-  }
   return world;
 }
 }  // namespace
@@ -98,6 +91,19 @@ Result<World> ReadWorld(const Getenv& env) {
   // A batch script has SLURM_PROCID too, but only a step of srun has tasks of its own.
   const bool srun = !IsSet(env, "WORLD_SIZE") && IsSet(env, "SLURM_STEP_NUM_TASKS");
   return srun ? FromSrun(env) : FromTorchrun(env);
+}
+
+Status CheckMeetingPlace(const World& world) {
+  if (world.size == 1) {
+    return Status::Ok();
+  }
+  if (world.master_address.empty()) {
+    return InvalidArgument(StrCat("there are ", world.size, " ranks, and MASTER_ADDR is not set"));
+  }
+  return world.master_port > 0
+             ? Status::Ok()
+             : InvalidArgument(
+                   StrCat("there are ", world.size, " ranks, and MASTER_PORT is not set"));
 }
 
 std::string FirstHost(const std::string& nodelist) {

@@ -19,8 +19,8 @@ struct World {
   int rank = 0;
   int size = 1;
   int local_size = 1;          // ranks on this host: they share its cores and memory
-  std::string master_address;  // of rank 0's host; "" for one rank
-  int master_port = 0;
+  std::string master_address;  // of rank 0's host; "": not said
+  int master_port = 0;         // where it listens; 0: not said
   std::string run_id;  // the same on all ranks of a launch; "" where the launcher gives none
 };
 
@@ -30,6 +30,9 @@ struct World {
 // step's number, which MASTER_ADDR and MASTER_PORT override. One rank where there is neither.
 // INVALID_ARGUMENT names the variable and its value.
 Result<World> ReadWorld(const Getenv& env);
+
+// INVALID_ARGUMENT names what is missing for ranks that meet at an address.
+Status CheckMeetingPlace(const World& world);
 
 // "node[03-05,9],other" -> "node03". "" where there is none.
 std::string FirstHost(const std::string& nodelist);

@@ -2,10 +2,8 @@
 #include "tests/worker/train/train_run.h"
 
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,19 +26,6 @@ extern char** environ;
 namespace mft::testing {
 
 namespace {
-// Of the loopback, free now.
-int FreePort() {
-  const UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  MFT_CHECK(bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size) == 0 &&
-                getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0,
-            "a free port");
-  return ntohs(address.sin_port);
-}
-
 constexpr std::string_view kAttemptId = "0123456789abcdef";
 
 void Check(const Status& status) {
@@ -122,19 +107,15 @@ void TrainRun::Start() {
   attempt.device = device;
   attempt.data_cache = data_cache;
   Check(WriteAttemptFile(AttemptDir() + "/attempt.json", attempt));
-  const int port = FreePort();
   pids_.assign(static_cast<size_t>(ranks), -1);
   for (int rank = 0; rank < ranks; ++rank) {
-    StartRank(rank, port);
+    StartRank(rank);
   }
 }
 
-void TrainRun::StartRank(int rank, int port) {
-  std::vector<std::string> variables = {StrCat("MFT_ATTEMPT=", kAttemptId),
-                                        StrCat("RANK=", rank),
-                                        StrCat("WORLD_SIZE=", ranks),
-                                        "MASTER_ADDR=127.0.0.1",
-                                        StrCat("MASTER_PORT=", port)};
+void TrainRun::StartRank(int rank) {
+  std::vector<std::string> variables = {
+      StrCat("MFT_ATTEMPT=", kAttemptId), StrCat("RANK=", rank), StrCat("WORLD_SIZE=", ranks)};
   for (char** variable = environ; *variable != nullptr; ++variable) {
     variables.emplace_back(*variable);
   }

@@ -71,7 +71,7 @@ class TrainRun {
 
  private:
   std::string AttemptDir() const;
-  void StartRank(int rank, int port);
+  void StartRank(int rank);
 
   std::string directory_;
   std::string fixture_dir_;

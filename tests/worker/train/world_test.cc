@@ -84,12 +84,17 @@ TEST(ReadWorld, NamesWhatIsWrong) {
   EXPECT_THAT(problem({{"WORLD_SIZE", "0"}}), HasSubstr("not \"0\""));
   EXPECT_THAT(problem({{"WORLD_SIZE", "2"}}), HasSubstr("RANK is not set"));
   EXPECT_THAT(problem({{"WORLD_SIZE", "2"}, {"RANK", "2"}}), HasSubstr("from 0 to 1"));
-  EXPECT_THAT(problem({{"WORLD_SIZE", "2"}, {"RANK", "1"}}), HasSubstr("MASTER_ADDR is not set"));
-  EXPECT_THAT(problem({{"WORLD_SIZE", "2"}, {"RANK", "1"}, {"MASTER_ADDR", "h"}}),
-              HasSubstr("MASTER_PORT is not set"));
-  EXPECT_THAT(problem({{"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_PROCID", "0"}}),
-              HasSubstr("SLURM_STEP_NODELIST"));
   EXPECT_THAT(problem({{"SLURM_STEP_NUM_TASKS", "2"}}), HasSubstr("SLURM_PROCID is not set"));
+}
+
+TEST(CheckMeetingPlace, NamesWhatIsMissing) {
+  World world = Read({{"WORLD_SIZE", "2"}, {"RANK", "1"}}).value();
+  EXPECT_THAT(CheckMeetingPlace(world).message(), HasSubstr("MASTER_ADDR is not set"));
+  world.master_address = "h";
+  EXPECT_THAT(CheckMeetingPlace(world).message(), HasSubstr("MASTER_PORT is not set"));
+  world.master_port = 1;
+  EXPECT_TRUE(CheckMeetingPlace(world).ok());
+  EXPECT_TRUE(CheckMeetingPlace({}).ok());
 }
 
 TEST(FirstHost, OfANodelist) {
