@@ -72,6 +72,7 @@ TEST_P(OnAnyNumberOfRanks, StepsAreTheSame) {
   TempDir dir;
   std::vector<double> losses;
   std::vector<EvalRecord> evals;
+  std::vector<double> norms;
   std::vector<double> expert_share;
   for (const int ranks : {1, 2, 4}) {
     SCOPED_TRACE(ranks);
@@ -87,9 +88,15 @@ TEST_P(OnAnyNumberOfRanks, StepsAreTheSame) {
       losses = Losses(run);
       evals = run.Records<EvalRecord>();
       expert_share = steps.back().expert_share;
+      for (const StepRecord& step : steps) {
+        norms.push_back(step.grad_norm);
+      }
       continue;
     }
     ExpectSameLosses(Losses(run), losses);
+    for (size_t i = 0; i < norms.size(); ++i) {
+      EXPECT_NEAR(steps[i].grad_norm / norms[i], 1, 1e-3) << "step " << i + 1;
+    }
     ASSERT_EQ(run.Records<EvalRecord>().size(), evals.size());
     for (size_t i = 0; i < evals.size(); ++i) {
       EXPECT_EQ(run.Records<EvalRecord>()[i].loss_tokens, evals[i].loss_tokens);
