@@ -25,13 +25,12 @@ constexpr std::chrono::milliseconds kHelloPatience(10'000);
 constexpr std::chrono::milliseconds kFilePause(20);   // between two looks at the file
 constexpr std::chrono::milliseconds kFileTrust(500);  // how long its address is tried
 
-enum class Channel : uint32_t { kData, kWatch };
-
 using Text = std::array<char, 128>;
 
 struct Hello {
   uint32_t magic = kMagic;
-  Channel channel = Channel::kData;
+  Channel channel = Channel::kMain;
+  RankTransport transport = RankTransport::kAuto;
   int64_t rank = 0;
   int64_t world_size = 0;
   Text build{};
@@ -122,6 +121,7 @@ Result<UniqueFd> Visit(const RankOptions& options, Channel channel, Deadline dea
                            ? ConnectToRank(options.address, options.port, deadline, options.stop)
                            : ConnectByFile(options, deadline));
   const Hello hello{.channel = channel,
+                    .transport = options.transport,
                     .rank = options.rank,
                     .world_size = options.world_size,
                     .build = ToText(BuildId()),
@@ -197,7 +197,7 @@ class Host {
   std::vector<std::string> Missing() const {
     std::vector<std::string> missing;
     for (const RankLink& link : links_) {
-      if (!link.data.valid() || !link.watch.valid()) {
+      if (!std::ranges::all_of(link.fds, [](const UniqueFd& fd) { return fd.valid(); })) {
         missing.push_back(std::to_string(link.rank));
       }
     }
@@ -218,9 +218,8 @@ class Host {
       MFT_RETURN_IF_ERROR(Refuse(visitor, known.message()));
       return known;
     }
-    RankLink& link = links_[static_cast<size_t>(hello.rank - 1)];
-    (hello.channel == Channel::kData ? link.data : link.watch) = std::move(visitor);
-    UniqueFd& fd = hello.channel == Channel::kData ? link.data : link.watch;
+    UniqueFd& fd = links_[static_cast<size_t>(hello.rank - 1)][hello.channel];
+    fd = std::move(visitor);
     return SendAll(fd.get(), BytesOf(Answer{}));
   }
 
@@ -238,8 +237,16 @@ class Host {
                                        " ranks, rank 0 as one of ",
                                        options_.world_size));
     }
-    const RankLink& link = links_[static_cast<size_t>(hello.rank - 1)];
-    if ((hello.channel == Channel::kData ? link.data : link.watch).valid()) {
+    if (hello.transport != options_.transport) {
+      return FailedPrecondition(StrCat("rank ",
+                                       hello.rank,
+                                       " was told to use the transport ",
+                                       RankTransportName(hello.transport),
+                                       ", rank 0 ",
+                                       RankTransportName(options_.transport)));
+    }
+    if (static_cast<size_t>(hello.channel) >= kChannels.size() ||
+        links_[static_cast<size_t>(hello.rank - 1)][hello.channel].valid()) {
       return FailedPrecondition(StrCat("rank ", hello.rank, " came twice"));
     }
     return Status::Ok();
@@ -264,7 +271,7 @@ Result<std::vector<RankLink>> MeetRanks(const RankOptions& options) {
   }
   const Deadline deadline = DeadlineOf(options);
   std::vector<RankLink> links(1);
-  for (const Channel channel : {Channel::kData, Channel::kWatch}) {
+  for (const Channel channel : kChannels) {
     auto fd = Visit(options, channel, deadline);
     if (!fd.ok()) {
       return DidNotMeet(fd.status(),
@@ -277,7 +284,7 @@ Result<std::vector<RankLink>> MeetRanks(const RankOptions& options) {
                                " s: ",
                                fd.status().message()));
     }
-    (channel == Channel::kData ? links[0].data : links[0].watch) = std::move(*fd);
+    links[0][channel] = std::move(*fd);
   }
   return links;
 }

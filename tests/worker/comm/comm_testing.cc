@@ -11,23 +11,28 @@
 
 namespace mft::testing {
 
-RankOptions Meeting::Options(int64_t rank, int64_t world_size) const {
+std::string TestNameOf(RankTransport transport) {
+  return transport == RankTransport::kTcp ? "Tcp" : "SharedMemory";
+}
+
+RankOptions Meeting::Options(int64_t rank, int64_t world_size, RankTransport transport) const {
   return {.rank = rank,
           .world_size = world_size,
           .rendezvous_file = dir_.File("rendezvous.json"),
           .token = "a job",
+          .transport = transport,
           .meet_ms = 20'000,
           .silence_ms = 2'000,
           .beat_ms = 50,
           .leave_ms = 0};
 }
 
-void OnRanks(int64_t world_size, const RankWork& work) {
+void OnRanks(RankTransport transport, int64_t world_size, const RankWork& work) {
   const Meeting meeting;
   std::vector<std::thread> threads;
   for (int64_t rank = 0; rank < world_size; ++rank) {
     threads.emplace_back([&, rank] {
-      const auto comm = MakeCommunicator(meeting.Options(rank, world_size));
+      const auto comm = MakeCommunicator(meeting.Options(rank, world_size, transport));
       ASSERT_TRUE(comm.ok()) << comm.status().ToString();
       work(**comm);
     });

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 
 #include "tests/support/temp_dir.h"
 #include "worker/comm/communicator.h"
@@ -15,16 +16,21 @@ namespace mft::testing {
 // Where the ranks of one test meet: a file in a folder of its own.
 class Meeting {
  public:
-  RankOptions Options(int64_t rank, int64_t world_size) const;
+  RankOptions Options(int64_t rank,
+                      int64_t world_size,
+                      RankTransport transport = RankTransport::kAuto) const;
 
  private:
   TempDir dir_;
 };
 
+// "Tcp", "SharedMemory": of a test's name.
+std::string TestNameOf(RankTransport transport);
+
 using RankWork = std::function<void(Communicator&)>;
 
 // `work` on every rank, each a thread.
-void OnRanks(int64_t world_size, const RankWork& work);
+void OnRanks(RankTransport transport, int64_t world_size, const RankWork& work);
 
 // A rank as a process of its own: it meets the others, does `work` and ends with 0; with
 // kDidNotMeet if it cannot. Called before this process has other threads.
