@@ -40,7 +40,7 @@ class ManyRanks(Case):
         def reached():
             described = self.describe(job)
             self.assertNotIn(described["state"], ("SUCCEEDED", "FAILED"), described)
-            return int(described["attempt"]) == attempt and int(described["progress"].get("step", 0)) >= step
+            return int(described.get("attempt", 0)) == attempt and int(described["progress"].get("step", 0)) >= step
         self.wait_for(f"step {step} of attempt {attempt}", reached)
 
     def lose(self, job, rank, how):
@@ -78,7 +78,7 @@ class ManyRanks(Case):
         hung = self.recovery(job, 2)
         self.assertLess(time.monotonic() - stopped, 20)  # 10 s for the other rank, 5 s for the runner's patience
         self.assertEqual(hung["reason"], "RANK_LOST")
-        self.assertRegex(hung["message"], r"rank 0 has shown no sign of life for 7 s; it was at step \d+, [a-z ]+")
+        self.assertRegex(hung["message"], r"rank 0 has shown no sign of life for 7\.0 s; it was at step \d+, [a-z ]+")
 
         self.wait_for_state(job, "SUCCEEDED")
         self.assertEqual(self.losses(job), expected)

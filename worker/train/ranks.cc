@@ -22,6 +22,13 @@ Status RunCatching(const std::function<Status()>& work) {
   }
 }
 
+RankTransport TransportOf(const World& world) {
+  if (world.transport == "tcp") {
+    return RankTransport::kTcp;
+  }
+  return world.transport == "shm" ? RankTransport::kSharedMemory : RankTransport::kAuto;
+}
+
 std::string Encode(const Status& status) {
   return DumpJson({{"code", static_cast<int>(status.code())},
                    {"reason", status.reason()},
@@ -110,6 +117,7 @@ Result<std::unique_ptr<Ranks>> MeetOtherRanks(const TrainContext& context,
                                          .address = one_host ? "" : world.master_address,
                                          .port = world.master_port,
                                          .token = context.meeting_token,
+                                         .transport = TransportOf(world),
                                          .stop = [&signals] { return signals.stop_requested(); }}));
   return std::make_unique<Ranks>(std::move(communicator));
 }

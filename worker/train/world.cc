@@ -90,7 +90,13 @@ std::optional<std::string> ProcessGetenv(const std::string& name) {
 Result<World> ReadWorld(const Getenv& env) {
   // A batch script has SLURM_PROCID too, but only a step of srun has tasks of its own.
   const bool srun = !IsSet(env, "WORLD_SIZE") && IsSet(env, "SLURM_STEP_NUM_TASKS");
-  return srun ? FromSrun(env) : FromTorchrun(env);
+  MFT_ASSIGN_OR_RETURN(World world, srun ? FromSrun(env) : FromTorchrun(env));
+  world.transport = env("MFT_RANK_TRANSPORT").value_or("");
+  if (!world.transport.empty() && world.transport != "tcp" && world.transport != "shm") {
+    return InvalidArgument(StrCat(
+        "MFT_RANK_TRANSPORT must be tcp or shm, not \"", Printable(world.transport, 80), "\""));
+  }
+  return world;
 }
 
 Status CheckMeetingPlace(const World& world) {

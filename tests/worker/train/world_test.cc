@@ -85,6 +85,7 @@ TEST(ReadWorld, NamesWhatIsWrong) {
   EXPECT_THAT(problem({{"WORLD_SIZE", "2"}}), HasSubstr("RANK is not set"));
   EXPECT_THAT(problem({{"WORLD_SIZE", "2"}, {"RANK", "2"}}), HasSubstr("from 0 to 1"));
   EXPECT_THAT(problem({{"SLURM_STEP_NUM_TASKS", "2"}}), HasSubstr("SLURM_PROCID is not set"));
+  EXPECT_THAT(problem({{"MFT_RANK_TRANSPORT", "udp"}}), HasSubstr("must be tcp or shm"));
 }
 
 TEST(CheckMeetingPlace, NamesWhatIsMissing) {
