@@ -189,6 +189,47 @@ TEST(Ranks, OnlyTheFirstWritesStepsAndFiles) {
   }
 }
 
+TEST(Ranks, AllEndAlikeWhenTheLossIsNotFinite) {
+  TempDir dir;
+  for (const char* policy : {"fail", "pause"}) {
+    TrainRun run(StrCat(dir.path(), "/", policy), "dense");
+    run.ranks = 2;
+    run.spec.optim.lr = 1e37;
+    run.spec.optim.pct_start = 0;
+    run.spec.mftd.nonfinite = policy;
+    run.spec.ckpt_freq = 1;
+    const std::string log = run.Run().log;
+    for (int rank = 0; rank < 2; ++rank) {
+      EXPECT_EQ(FinalOf(run, rank).outcome, policy == std::string("fail") ? "failed" : "stopped")
+          << log;
+      EXPECT_EQ(FinalOf(run, rank).reason, "NONFINITE_LOSS") << log;
+      EXPECT_EQ(FinalOf(run, rank).step, 1) << log;
+    }
+    EXPECT_EQ(ListCheckpointSteps(run.spec.run_dir), std::vector<int64_t>{1});
+  }
+}
+
+TEST(Ranks, TrainSeveralSeedsStopEarlyAndExportTheBest) {
+  TempDir dir;
+  TrainRun run = SharedRun(dir, "moe", 2, 40);
+  run.spec.mftd.seeds = {5, 11};
+  run.spec.mftd.init_adapter.clear();
+  run.spec.mftd.keep_best = true;
+  run.spec.mftd.early_stop = {.patience = 1,
+                              .min_delta = 100};  // the second never improves so much
+  run.spec.eval_freq = 4;
+  run.spec.mftd.export_formats = {"mistral", "peft"};
+  run.Start();
+  for (const Ended& ended : run.WaitAll()) {
+    ASSERT_EQ(ended.exit_code, 0) << ended.log;
+  }
+  EXPECT_EQ(FinalOf(run, 0).message, FinalOf(run, 1).message);
+  EXPECT_THAT(FinalOf(run, 1).message, HasSubstr("the best of 2 seeds is "));
+  EXPECT_EQ(run.Records<StepRecord>().size(), 16U);  // two evaluations each
+  EXPECT_TRUE(PathExists(run.RunFile("seeds.json")));
+  EXPECT_TRUE(PathExists(run.RunFile("exports")));
+}
+
 // What the number of ranks changes is the order of a sum.
 TEST(Ranks, ARunGoesOnOnAnotherNumberOfRanks) {
   TempDir dir;
