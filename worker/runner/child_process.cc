@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 
 #include "common/base/files.h"
 #include "common/base/processes.h"
@@ -120,6 +121,14 @@ Result<pid_t> StartChild(const ChildCommand& command) {
     return ErrnoStatus(error, StrCat("starting ", arguments[0]));
   }
   return pid;
+}
+
+std::string VisibleGpus(const std::string& device, const std::vector<std::string>& leased_uuids) {
+  if (device != "cuda") {
+    return "";
+  }
+  const char* given = std::getenv("CUDA_VISIBLE_DEVICES");
+  return leased_uuids.empty() && given != nullptr ? given : Join(leased_uuids, ",");
 }
 
 }  // namespace mft::runner

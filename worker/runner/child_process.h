@@ -25,4 +25,8 @@ struct ChildCommand {
 // else; SIGKILL when this process dies; oom_score_adj 500. Not for a process with threads.
 Result<pid_t> StartChild(const ChildCommand& command);
 
+// CUDA_VISIBLE_DEVICES of the ranks: the leased GPUs and no other; LOCAL_RANK counts among them.
+// Without a lease, those that Slurm gave to this process, or none.
+std::string VisibleGpus(const std::string& device, const std::vector<std::string>& leased_uuids);
+
 }  // namespace mft::runner

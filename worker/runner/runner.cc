@@ -151,7 +151,6 @@ std::string SpinCount() {
 }
 
 ChildCommand Runner::CommandOf(int rank, int port) const {
-  const bool cuda = attempt_.device == "cuda";
   const std::string world = std::to_string(attempt_.ranks);
   return {
       .arguments = {JoinPath(bin_dir_, program_),
@@ -169,8 +168,7 @@ ChildCommand Runner::CommandOf(int rank, int port) const {
                     {std::string(kAttemptVariable), attempt_.attempt_id},
                     {std::string(kBuildVariable), std::string(BuildId())},
                     {"GOMP_SPINCOUNT", SpinCount()},
-                    // The leased GPUs and no other; LOCAL_RANK counts among them.
-                    {"CUDA_VISIBLE_DEVICES", cuda ? Join(attempt_.gpu_uuids, ",") : ""}},
+                    {"CUDA_VISIBLE_DEVICES", VisibleGpus(attempt_.device, attempt_.gpu_uuids)}},
       .log_path = ranks_[static_cast<size_t>(rank)].log_path,
   };
 }
