@@ -131,4 +131,12 @@ std::string SpinCount() {
   return chosen != nullptr ? chosen : "2000";
 }
 
+std::string VisibleGpus(const std::string& device, const std::vector<std::string>& leased_uuids) {
+  if (device != "cuda") {
+    return "";
+  }
+  const char* given = std::getenv("CUDA_VISIBLE_DEVICES");
+  return leased_uuids.empty() && given != nullptr ? given : Join(leased_uuids, ",");
+}
+
 }  // namespace mft::runner

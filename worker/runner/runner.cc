@@ -143,7 +143,6 @@ class Runner {
 };
 
 ChildCommand Runner::CommandOf(int rank) const {
-  const bool cuda = attempt_.device == "cuda";
   const std::string world = std::to_string(attempt_.ranks);
   return {
       .arguments = {JoinPath(bin_dir_, program_),
@@ -159,8 +158,7 @@ ChildCommand Runner::CommandOf(int rank) const {
                     {std::string(kAttemptVariable), attempt_.attempt_id},
                     {std::string(kBuildVariable), std::string(BuildId())},
                     {"GOMP_SPINCOUNT", SpinCount()},
-                    // The leased GPUs and no other; LOCAL_RANK counts among them.
-                    {"CUDA_VISIBLE_DEVICES", cuda ? Join(attempt_.gpu_uuids, ",") : ""}},
+                    {"CUDA_VISIBLE_DEVICES", VisibleGpus(attempt_.device, attempt_.gpu_uuids)}},
       .log_path = ranks_[static_cast<size_t>(rank)].log_path,
   };
 }
