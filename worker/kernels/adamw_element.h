@@ -2,8 +2,6 @@
 // One element of AdamW, for every device.
 #pragma once
 
-#include "worker/kernels/elementwise.h"
-
 namespace mft {
 
 // The scalars of one update, computed in double and applied in fp32.
@@ -25,7 +23,7 @@ static constexpr void AdamWElement(
   weight *= s.decay;
   m += (g - m) * s.one_minus_beta1;
   v = v * s.beta2 + g * g * s.one_minus_beta2;
-  weight -= s.step_size * (m / (elementwise::Sqrt(v) * s.inverse_root_correction + s.eps));
+  weight -= s.step_size * (m / (__builtin_sqrtf(v) * s.inverse_root_correction + s.eps));
 }
 
 }  // namespace mft

@@ -18,7 +18,9 @@ static inline DropoutRowKey DropoutKeyOf(uint64_t key, double probability) {
 }
 
 // The four words of columns 4 block .. 4 block + 3 of a row.
-static constexpr void DropoutWords(uint32_t (&words)[4][1], const DropoutRowKey& key, int64_t block) {
+static constexpr void DropoutWords(uint32_t (&words)[4][1],
+                                   const DropoutRowKey& key,
+                                   int64_t block) {
   words[0][0] = static_cast<uint32_t>(block);
   words[1][0] = key.row;
   words[2][0] = static_cast<uint32_t>(key.pack);

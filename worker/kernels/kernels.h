@@ -64,15 +64,14 @@ struct AdamWArenas {
   int64_t size = 0;
 };
 
-// Letters: T rows, D, I, O widths, V vocabulary. On the CPU everything is fp32, but for the operands
-// of a product in a table for bf16; sums within a row are fp32, over rows fp64. Every function is
-// deterministic for a given number of threads and, gemm excepted, for any number; each call uses
-// the process's OpenMP threads.
-// On a device (`memory`) all pointers are of its memory, calls return before their work is done,
-// and it is done in the order of the calls. Matrices of activations, their gradients, matrices of
-// weights and logits have the table's `type`; vectors, factors, lse, gradients of weights and
-// optimizer state are fp32 or what their pointer says. bf16 is rounded once, when it is written.
-// Threads: one call at a time.
+// Letters: T rows, D, I, O widths, V vocabulary. On the CPU everything is fp32, but for the
+// operands of a product in a table for bf16; sums within a row are fp32, over rows fp64. Every
+// function is deterministic for a given number of threads and, gemm excepted, for any number; each
+// call uses the process's OpenMP threads. On a device (`memory`) all pointers are of its memory,
+// calls return before their work is done, and it is done in the order of the calls. Matrices of
+// activations, their gradients, matrices of weights and logits have the table's `type`; vectors,
+// factors, lse, gradients of weights and optimizer state are fp32 or what their pointer says. bf16
+// is rounded once, when it is written. Threads: one call at a time.
 struct KernelTable {
   int version = kKernelTableVersion;
   std::string_view name;  // "cpu-avx512"
@@ -130,11 +129,11 @@ struct KernelTable {
   // sums [T, D], no rows where there are none, are scaled to the new largest.
   void (*fold_softmax)(
       SoftmaxState* state, View logits, int64_t first, const int32_t* target, View sums) = nullptr;
-  // After the last block: adds the sum over rows of row_weight * cross entropy to *sum. The gradient
-  // for
-  // what the logits were made of, row_weight * sum over v of (softmax - onehot(target)) W_v, is
-  // exp_factor [T] times the sum over blocks of e^.. W plus target_factor [T] times W_target. (The
-  // target is apart since softmax - 1 may be small where softmax, rounded, is 1.)
+  // After the last block: adds the sum over rows of row_weight * cross entropy to *sum. The
+  // gradient for what the logits were made of, row_weight * sum over v of (softmax -
+  // onehot(target)) W_v, is exp_factor [T] times the sum over blocks of e^.. W plus target_factor
+  // [T] times W_target. (The target is apart since softmax - 1 may be small where softmax, rounded,
+  // is 1.)
   void (*cross_entropy)(const SoftmaxState* state,
                         int64_t rows,
                         const float* row_weight,

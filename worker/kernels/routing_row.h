@@ -12,7 +12,8 @@ namespace mft::elementwise {
 // chosen [k]: the k largest of logits [E], largest first, the lower number first among equals;
 // weight [k] = softmax over the chosen alone. Always k different experts, whatever the logits.
 template <typename T, typename Logit>
-static constexpr void RouteRow(T* weight, int32_t* chosen, const Logit* logits, int64_t experts, int64_t k) {
+static constexpr void RouteRow(
+    T* weight, int32_t* chosen, const Logit* logits, int64_t experts, int64_t k) {
   int64_t count = 0;
   for (int64_t e = 0; e < experts; ++e) {
     int64_t at = count;
@@ -43,11 +44,11 @@ static constexpr void RouteRow(T* weight, int32_t* chosen, const Logit* logits, 
 // at hand, and no weight of zero is divided by.
 template <typename T, typename Logit>
 static constexpr void RouteBackwardRow(Logit* d_logits,
-                             const T* weighted,
-                             const T* weight,
-                             const int32_t* chosen,
-                             int64_t experts,
-                             int64_t k) {
+                                       const T* weighted,
+                                       const T* weight,
+                                       const int32_t* chosen,
+                                       int64_t experts,
+                                       int64_t k) {
   for (int64_t e = 0; e < experts; ++e) {
     d_logits[e] = Logit(0);
   }

@@ -2,6 +2,7 @@
 #include "worker/train/session.h"
 
 #include <algorithm>
+#include <charconv>
 #include <utility>
 
 #include "common/base/files.h"
@@ -26,6 +27,14 @@ namespace mft {
 namespace {
 constexpr int kWorldSize = 1;
 constexpr int kRank = 0;
+
+// Of the processes of this host; what starts ranks says so (torchrun, mft-runner).
+int64_t LocalRank() {
+  const std::string text = ProcessGetenv("LOCAL_RANK").value_or("");
+  int64_t rank = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), rank);
+  return error == std::errc() && end == text.data() + text.size() ? rank : 0;
+}
 
 // A full fine-tuning has no adapters.
 std::vector<std::string> AdaptedModules(const JobSpec& spec) {
@@ -78,13 +87,15 @@ void MakeWeights(Session& session,
                  std::shared_ptr<const ModelWeights> files,
                  bool offload,
                  bool resumes) {
+  const KernelTable& kernels = session.kernels();
   if (session.spec().lora.enable) {
-    session.weights =
-        offload ? MakeOffloadedWeights(std::move(files)) : MakeResidentWeights(std::move(files));
+    session.weights = kernels.memory != nullptr ? MakeDeviceWeights(*files, kernels)
+                      : offload                 ? MakeOffloadedWeights(std::move(files))
+                                                : MakeResidentWeights(std::move(files));
     return;
   }
-  session.full = resumes ? std::make_unique<FullStore>(files->params(), true)
-                         : std::make_unique<FullStore>(*files);
+  session.full = resumes ? std::make_unique<FullStore>(files->params(), true, &kernels)
+                         : std::make_unique<FullStore>(*files, &kernels);
   session.weights = session.full->AsWeights();
 }
 
@@ -96,24 +107,27 @@ void MakeModel(Session& session, int64_t longest_segment, const RecomputePlan& p
                                   LoraStoreOptions{.rank = spec.lora.rank,
                                                    .scaling = spec.lora.scaling,
                                                    .target_modules = AdaptedModules(spec),
-                                                   .training = spec.lora.enable});
+                                                   .training = spec.lora.enable,
+                                                   .kernels = &session.kernels()});
   session.model =
       std::make_unique<Transformer>(*session.weights,
                                     *session.lora,
-                                    KernelsFor(session.precision),
+                                    session.kernels(),
                                     TransformerOptions{.policy = policy,
                                                        .max_rows = session.chunk_rows,
                                                        .max_positions = longest_segment,
                                                        .dropout = Dropout(spec),
-                                                       .seed = static_cast<uint64_t>(spec.seed)});
+                                                       .seed = static_cast<uint64_t>(spec.seed),
+                                                       .sizes = session.sizes});
 }
 
 // Before anything large is allocated.
-MemoryChoice PlanMemory(const Session& session,
+MemoryChoice PlanMemory(Session& session,
                         const ModelWeights& files,
                         int64_t longest_segment,
                         Reporter& reporter) {
   const JobSpec& spec = session.spec();
+  const KernelTable* const device = session.device.is_cuda() ? &session.kernels() : nullptr;
   const MemoryJob job{.params = files.params(),
                       .weights = WeightBytesOf(files),
                       .rank = spec.lora.rank,
@@ -121,10 +135,13 @@ MemoryChoice PlanMemory(const Session& session,
                       .full = !spec.lora.enable,
                       .dropout = Dropout(spec),
                       .microbatch_rows = spec.seq_len * spec.batch_size,
-                      .longest_document = longest_segment};
+                      .longest_document = longest_segment,
+                      .device = device};
   const RecomputePolicy wish =
       spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
-  const MemoryChoice choice = ValueOrThrow(ChooseMemory(job, wish, ValueOrThrow(AllowedMemory())));
+  const MemoryChoice choice =
+      ValueOrThrow(ChooseMemory(job, wish, ValueOrThrow(AllowedMemory(device))));
+  session.sizes = choice.sizes;
   const bool wished_policy = choice.policy == RecomputePlan(wish);
   const bool as_wished = wished_policy && !choice.offload;
   reporter.Message(
@@ -221,7 +238,9 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   auto session = std::make_unique<Session>();
   session->context = std::move(context);
   const JobSpec& spec = session->spec();
-  ThrowIfError(CheckPrecision(spec.mftd.precision).WithContext("mftd.precision"));
+  session->device = ValueOrThrow(OpenTrainDevice(
+      session->context.device, LocalRank(), spec.mftd.deterministic == "true"));
+  ThrowIfError(CheckPrecision(spec.mftd.precision, session->device).WithContext("mftd.precision"));
   OpenRunDir(*session, reporter);
 
   ThrowIfError(reporter.Phase(kPhaseLoading, spec.model_id_or_path));
@@ -230,6 +249,8 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
   const int64_t longest_segment = LongestSegment(*session->cache, spec.seq_len);
   const std::shared_ptr<const ModelWeights> files =
       ValueOrThrow(ModelWeights::Open(spec.model_id_or_path, params));
+  session->weights_head_dim = params.head_dim;
+  session->precision = ResolvePrecision(spec.mftd.precision, files->is_bf16(), session->device);
   const MemoryChoice memory = PlanMemory(*session, *files, longest_segment, reporter);
   // What an adapter learns belongs to the weights under it; a full fine-tuning has its own.
   session->state.data.base_weights = spec.lora.enable ? files->Fingerprint() : "";
@@ -241,23 +262,26 @@ std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, c
 
   const ResumePoint point =
       ValueOrThrow(FindResumePoint(spec, session->state.data, session->context.attempt_id));
-  MakeWeights(*session, files, memory.offload, !point.checkpoint_dir.empty());
-  const NumericPlan plan =
-      ChoosePlan({.precision = spec.mftd.precision,
-                  .bf16_weights = files->is_bf16(),
-                  .chunk_rows = ChunkRows(spec.seq_len * spec.batch_size, longest_segment),
-                  .min_chunk_rows = longest_segment,
-                  .loss_chunk_rows = kHeadRows,
-                  .threads = session->context.threads,
-                  .threads_fixed = spec.mftd.threads > 0},
-                 point.plan);
+  const NumericPlan plan = ChoosePlan(
+      {.precision = spec.mftd.precision,
+       .bf16_weights = files->is_bf16(),
+       .chunk_rows = ChunkRows(spec.seq_len * spec.batch_size, longest_segment, memory.sizes),
+       .min_chunk_rows = longest_segment,
+       .loss_chunk_rows = memory.sizes.head_rows,
+       .threads = session->context.threads,
+       .threads_fixed = spec.mftd.threads > 0,
+       .device = session->device,
+       .head_dim = params.head_dim},
+      point.plan);
   SetCpuThreads(plan.threads);
   session->chunk_rows = plan.chunk_rows;
   session->precision = plan.precision;
   session->plan = PlanToJson(plan);
 
+  MakeWeights(*session, files, memory.offload, !point.checkpoint_dir.empty());
   MakeModel(*session, longest_segment, memory.policy);
   RestoreState(*session, point, reporter);
+  session->trained().Upload();
   if (!spec.no_eval) {
     session->eval_chunks = ValueOrThrow(
         EvalBatches(*session->cache, spec.seq_len, session->chunk_rows, kWorldSize, kRank));

@@ -55,13 +55,6 @@ Status CheckWorld(const Getenv& env, int64_t ranks) {
   return Status::Ok();
 }
 
-Status CheckDevice(const std::string& device) {
-  if (device == "cuda") {
-    return Unimplemented("mftd.device cuda: this build has no CUDA backend; use device: cpu");
-  }
-  return Status::Ok();
-}
-
 int DefaultThreads(const JobSpec& spec) {
   const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   return spec.mftd.threads > 0 ? static_cast<int>(spec.mftd.threads) : cores;
@@ -81,7 +74,7 @@ Result<TrainContext> LoadTrainContext(const TrainArgs& args, const Getenv& env) 
   context.data_cache = args.data_cache;
   context.threads = DefaultThreads(context.job.spec);
   context.attempt_id = env("MFT_ATTEMPT").value_or("");
-  std::string device = context.job.spec.mftd.device;
+  context.device = context.job.spec.mftd.device;
   if (!args.attempt_dir.empty()) {
     MFT_ASSIGN_OR_RETURN(const AttemptFile attempt,
                          ReadAttemptFile(JoinPath(args.attempt_dir, "attempt.json")));
@@ -97,12 +90,11 @@ Result<TrainContext> LoadTrainContext(const TrainArgs& args, const Getenv& env) 
     context.attempt = attempt.attempt;
     context.data_cache = args.data_cache.empty() ? attempt.data_cache : args.data_cache;
     context.threads = attempt.threads;
-    device = attempt.device;
+    context.device = attempt.device;
   }
   if (context.attempt_id.empty()) {
     context.attempt_id = RandomHex(8);
   }
-  MFT_RETURN_IF_ERROR(CheckDevice(device));
   MFT_RETURN_IF_ERROR(CheckWorld(env, context.job.spec.mftd.ranks));
   if (context.data_cache.empty()) {
     return InvalidArgument(

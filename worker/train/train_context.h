@@ -24,13 +24,14 @@ struct TrainContext {
   int attempt = 1;
   std::string data_cache;
   int threads = 1;
+  std::string device = "auto";  // auto | cuda | cpu
 };
 
 // The environment, as a function: tests pass their own.
 using Getenv = std::function<std::optional<std::string>(const std::string& name)>;
 std::optional<std::string> ProcessGetenv(const std::string& name);
 
-// UNIMPLEMENTED for what this build has no variant of: a CUDA device, several ranks.
+// UNIMPLEMENTED for what this build has no variant of: several ranks.
 Result<TrainContext> LoadTrainContext(const TrainArgs& args, const Getenv& env);
 
 }  // namespace mft

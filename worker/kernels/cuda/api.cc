@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "worker/kernels/cuda/api.h"
-
 #include <cuda_runtime_api.h>
 
 #include <stdexcept>
 
+#include "worker/comm/nccl.h"
 #include "worker/kernels/cuda/flash_attention.h"
 #include "worker/kernels/cuda/gemm.h"
 #include "worker/kernels/cuda/runtime.h"
 #include "worker/kernels/cuda/tables.h"
+#include "worker/kernels/cuda_api.h"
 
 namespace mft {
 
@@ -27,6 +27,11 @@ std::vector<CudaDeviceInfo> Devices() {
                        .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem)});
   }
   return devices;
+}
+
+void Open(int ordinal, bool deterministic) {
+  cuda::OpenDevice(ordinal);
+  cuda::SetDeterministic(deterministic);
 }
 
 KernelTable MakeKernels(bool bf16, bool flash) {
@@ -53,12 +58,19 @@ const KernelTable& Kernels(bool bf16, int64_t head_dim) {
   static const KernelTable flash = MakeKernels(true, true);
   return flash;
 }
+
+Result<std::unique_ptr<DeviceCommunicator>> Communicate(const DeviceCommOptions& options) {
+  return MakeNcclCommunicator(options, cuda::ComputeStream());
+}
 }  // namespace
 
 }  // namespace mft
 
 extern "C" __attribute__((visibility("default"))) const mft::CudaApi* mft_cuda_api() {
-  static const mft::CudaApi api = {
-      .devices = mft::Devices, .open = mft::cuda::OpenDevice, .kernels = mft::Kernels};
+  static const mft::CudaApi api = {.devices = mft::Devices,
+                                   .open = mft::Open,
+                                   .kernels = mft::Kernels,
+                                   .make_communicator_id = mft::MakeNcclId,
+                                   .communicate = mft::Communicate};
   return &api;
 }

@@ -94,12 +94,10 @@ struct AttentionGradRows {
     const T* const k_row = k(j) + kv;
     const T* const v_row = v(j) + kv;
     const T* const d_row = d_out(i) + head * e;
-    const float score = block.Sum(e, [&](int64_t c) {
-      return static_cast<float>(q_row[c]) * static_cast<float>(k_row[c]);
-    });
-    const float d_p = block.Sum(e, [&](int64_t c) {
-      return static_cast<float>(d_row[c]) * static_cast<float>(v_row[c]);
-    });
+    const float score = block.Sum(
+        e, [&](int64_t c) { return static_cast<float>(q_row[c]) * static_cast<float>(k_row[c]); });
+    const float d_p = block.Sum(
+        e, [&](int64_t c) { return static_cast<float>(d_row[c]) * static_cast<float>(v_row[c]); });
     p = elementwise::Exp(sizes.scale * score - lse[i * sizes.heads + head]);
     return sizes.scale * p * (d_p - delta);
   }
@@ -133,8 +131,7 @@ struct AttentionQueryGradRow {
       float p = 0;
       const float d_s = g.ScoreGradient(block, row, j, head, delta, p);
       const T* const k_row = g.k(j) + kv;
-      block.ForLanes(
-          e, sum, [&](int64_t c, float& s) { s += d_s * static_cast<float>(k_row[c]); });
+      block.ForLanes(e, sum, [&](int64_t c, float& s) { s += d_s * static_cast<float>(k_row[c]); });
     }
     T* const out_row = dq(row) + head * e;
     block.ForLanes(e, sum, [&](int64_t c, float& s) { out_row[c] = T(s); });

@@ -74,8 +74,8 @@ MFT_DEVICE inline void Store(Bf16* row, int64_t i, const float (&values)[kWidth]
   } else {
     Words words;
     for (int k = 0; k < kWidth / 2; ++k) {
-      words.word[k] = Bf16(values[2 * k]).bits |
-                      static_cast<uint32_t>(Bf16(values[2 * k + 1]).bits) << 16;
+      words.word[k] = Bf16(values[2 * k]).bits | static_cast<uint32_t>(Bf16(values[2 * k + 1]).bits)
+                                                     << 16;
     }
     reinterpret_cast<Words*>(row)[i] = words;
   }

@@ -88,7 +88,7 @@ struct AnyRows {
   static void Zero(View y) {
     WithType(y.type, [&](auto element) {
       using T = decltype(element);
-      Device::template Launch<kRowThreads>(y.rows, ZeroRow<T>{RowsOf<T>(y)});
+      Device::template Launch<kRowThreads>(y.rows * PartsOf(y.cols), ZeroPart<T>{RowsOf<T>(y)});
     });
   }
 
@@ -106,8 +106,8 @@ struct AnyRows {
       WithType(x.type, [&](auto from) {
         using To = decltype(to);
         using From = decltype(from);
-        Device::template Launch<kRowThreads>(
-            y.rows, ConvertRow<To, From>{RowsOf<To>(y), RowsOf<From>(x)});
+        Device::template Launch<kRowThreads>(y.rows * PartsOf(y.cols),
+                                             ConvertPart<To, From>{RowsOf<To>(y), RowsOf<From>(x)});
       });
     });
   }
@@ -161,13 +161,11 @@ struct Activations {
   }
 
   static void RmsNormBackward(View dx, View dy, View x, const float* weight, float eps) {
-    WithWidth<T>(IsVectorised<T>(dx) && IsVectorised<T>(dy) && IsVectorised<T>(x),
-                 [&](auto width) {
-                   Device::template Launch<kRowThreads>(
-                       x.rows,
-                       RmsNormBackwardRow<T, width()>{
-                           RowsOf<T>(dx), RowsOf<T>(dy), RowsOf<T>(x), weight, eps});
-                 });
+    WithWidth<T>(IsVectorised<T>(dx) && IsVectorised<T>(dy) && IsVectorised<T>(x), [&](auto width) {
+      Device::template Launch<kRowThreads>(
+          x.rows,
+          RmsNormBackwardRow<T, width()>{RowsOf<T>(dx), RowsOf<T>(dy), RowsOf<T>(x), weight, eps});
+    });
   }
 
   static void NormWeightGradient(float* d_weight, View dy, View x, float eps) {
@@ -190,12 +188,11 @@ struct Activations {
   }
 
   static void Swiglu(View act, View gate, View up) {
-    WithWidth<T>(IsVectorised<T>(act) && IsVectorised<T>(gate) && IsVectorised<T>(up),
-                 [&](auto width) {
-                   Device::template Launch<kRowThreads>(
-                       act.rows,
-                       SwigluRow<T, width()>{RowsOf<T>(act), RowsOf<T>(gate), RowsOf<T>(up)});
-                 });
+    WithWidth<T>(
+        IsVectorised<T>(act) && IsVectorised<T>(gate) && IsVectorised<T>(up), [&](auto width) {
+          Device::template Launch<kRowThreads>(
+              act.rows, SwigluRow<T, width()>{RowsOf<T>(act), RowsOf<T>(gate), RowsOf<T>(up)});
+        });
   }
 
   static void SwigluBackward(View d_act, View gate, View up) {
@@ -203,13 +200,12 @@ struct Activations {
   }
 
   static void SwigluBackwardDot(View d_act, View gate, View up, float* dot) {
-    WithWidth<T>(IsVectorised<T>(d_act) && IsVectorised<T>(gate) && IsVectorised<T>(up),
-                 [&](auto width) {
-                   Device::template Launch<kRowThreads>(
-                       d_act.rows,
-                       SwigluBackwardRow<T, width()>{
-                           RowsOf<T>(d_act), RowsOf<T>(gate), RowsOf<T>(up), dot});
-                 });
+    WithWidth<T>(
+        IsVectorised<T>(d_act) && IsVectorised<T>(gate) && IsVectorised<T>(up), [&](auto width) {
+          Device::template Launch<kRowThreads>(
+              d_act.rows,
+              SwigluBackwardRow<T, width()>{RowsOf<T>(d_act), RowsOf<T>(gate), RowsOf<T>(up), dot});
+        });
   }
 
   static void Dropout(View y, View x, const DropoutMask& mask, bool add) {
@@ -238,8 +234,7 @@ struct Activations {
                               const float* target_factor) {
     Device::template Launch<kLogitThreads>(
         logits.rows,
-        SoftmaxGradientRow<T>{
-            RowsOf<T>(logits), state, first, target, exp_factor, target_factor});
+        SoftmaxGradientRow<T>{RowsOf<T>(logits), state, first, target, exp_factor, target_factor});
   }
 };
 

@@ -32,7 +32,10 @@ c10::Device ThisDevice() {
   return {c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(DeviceOrdinal())};
 }
 
-at::Tensor OnDevice(void* data, at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType type) {
+at::Tensor OnDevice(void* data,
+                    at::IntArrayRef sizes,
+                    at::IntArrayRef strides,
+                    at::ScalarType type) {
   return at::for_blob(data, sizes)
       .strides(strides)
       .options(at::TensorOptions(type).device(ThisDevice()))
@@ -76,6 +79,10 @@ void OpenTorch() {
       c10::cuda::getStreamFromExternal(ComputeStream(), ThisDevice().index()));
 }
 
+void SetDeterministic(bool deterministic) {
+  at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
+}
+
 bool HasFlashAttention(int64_t head_dim) {
   return head_dim % kHeadMultiple == 0 && head_dim <= kMaxFlashHead;
 }
@@ -105,8 +112,7 @@ void FlashAttentionBackward(const KernelTable::AttentionGrad& g, const Attention
   const c10::InferenceMode no_graph;
   const int64_t e = shape.head_dim;
   // Without dropout the state of the random numbers is not read.
-  const at::Tensor no_random =
-      at::empty({0}, at::TensorOptions(at::kUInt64).device(ThisDevice()));
+  const at::Tensor no_random = at::empty({0}, at::TensorOptions(at::kUInt64).device(ThisDevice()));
   const auto [dq, dk, dv] =
       at::_flash_attention_backward(Heads(g.d_out, e),
                                     Heads(g.q, e),

@@ -9,6 +9,9 @@ namespace mft::cuda {
 // std::runtime_error that names what the loader misses.
 void OpenTorch();
 
+// Of attention's backward pass. Before OpenTorch or after.
+void SetDeterministic(bool deterministic);
+
 // Whether FlashAttention has a kernel for this head width.
 bool HasFlashAttention(int64_t head_dim);
 

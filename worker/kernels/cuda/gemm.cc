@@ -35,8 +35,9 @@ cudaDataType_t DataType(ElementType type) {
 
 uint32_t AlignmentOf(const void* data) {
   const auto address = reinterpret_cast<uintptr_t>(data);
-  return address == 0 ? kMaxAlignment
-                      : static_cast<uint32_t>(std::min<uintptr_t>(address & -address, kMaxAlignment));
+  return address == 0
+             ? kMaxAlignment
+             : static_cast<uint32_t>(std::min<uintptr_t>(address & -address, kMaxAlignment));
 }
 
 // What an algorithm is chosen for.
@@ -106,8 +107,13 @@ class Plan {
     cublasLtMatmulDescDestroy(operation_);
   }
 
-  void Run(cublasLtHandle_t handle, View y, View a, View b, float alpha, float beta, void* workspace)
-      const {
+  void Run(cublasLtHandle_t handle,
+           View y,
+           View a,
+           View b,
+           float alpha,
+           float beta,
+           void* workspace) const {
     CheckBlas(cublasLtMatmul(handle,
                              operation_,
                              &alpha,
@@ -151,10 +157,9 @@ class Plan {
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, s.align_y);
     cublasLtMatmulHeuristicResult_t result{};
     int found = 0;
-    CheckBlas(
-        cublasLtMatmulAlgoGetHeuristic(
-            handle, operation_, b_, a_, y_, y_, wish.get(), 1, &result, &found),
-        "cublasLtMatmulAlgoGetHeuristic for " + Describe(s));
+    CheckBlas(cublasLtMatmulAlgoGetHeuristic(
+                  handle, operation_, b_, a_, y_, y_, wish.get(), 1, &result, &found),
+              "cublasLtMatmulAlgoGetHeuristic for " + Describe(s));
     if (found == 0) {
       throw std::runtime_error("cuBLASLt has no algorithm for " + Describe(s));
     }

@@ -28,8 +28,7 @@ struct RowsOfExperts {
   static void Accumulate(View y, View x, const int32_t* index) {
     using Columns = AccumulateColumns<T>;
     Device::template Launch<static_cast<int>(Columns::kColumns)>(
-        CeilDiv(x.cols, Columns::kColumns),
-        Columns{RowsOf<float>(y), RowsOf<T>(x), x.rows, index});
+        CeilDiv(x.cols, Columns::kColumns), Columns{RowsOf<float>(y), RowsOf<T>(x), x.rows, index});
   }
 };
 

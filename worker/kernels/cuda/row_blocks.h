@@ -71,13 +71,21 @@ struct AccumulateColumns {
   }
 };
 
+// A row of an arena is long: a part of it a block.
+constexpr int64_t kRowPart = 4096;
+constexpr int64_t PartsOf(int64_t cols) {
+  return (cols + kRowPart - 1) / kRowPart;
+}
+
 template <typename T>
-struct ZeroRow {
+struct ZeroPart {
   Rows<T> y;
   template <typename Block>
-  MFT_DEVICE void operator()(Block& block, int64_t row) const {
-    T* const out = y(row);
-    block.ForEach(y.cols, [&](int64_t i) { out[i] = T(0.0F); });
+  MFT_DEVICE void operator()(Block& block, int64_t index) const {
+    const int64_t begin = index % PartsOf(y.cols) * kRowPart;
+    T* const out = y(index / PartsOf(y.cols)) + begin;
+    block.ForEach(y.cols - begin < kRowPart ? y.cols - begin : kRowPart,
+                  [&](int64_t i) { out[i] = T(0.0F); });
   }
 };
 
@@ -101,14 +109,17 @@ struct ScaleRow {
 };
 
 template <typename To, typename From>
-struct ConvertRow {
+struct ConvertPart {
   Rows<To> y;
   Rows<From> x;
   template <typename Block>
-  MFT_DEVICE void operator()(Block& block, int64_t row) const {
-    To* const out = y(row);
-    const From* const in = x(row);
-    block.ForEach(y.cols, [&](int64_t i) { out[i] = To(static_cast<float>(in[i])); });
+  MFT_DEVICE void operator()(Block& block, int64_t index) const {
+    const int64_t row = index / PartsOf(y.cols);
+    const int64_t begin = index % PartsOf(y.cols) * kRowPart;
+    To* const out = y(row) + begin;
+    const From* const in = x(row) + begin;
+    block.ForEach(y.cols - begin < kRowPart ? y.cols - begin : kRowPart,
+                  [&](int64_t i) { out[i] = To(static_cast<float>(in[i])); });
   }
 };
 

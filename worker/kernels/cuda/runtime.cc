@@ -163,8 +163,8 @@ cudaStream_t ComputeStream() {
 
 void* KernelScratch(size_t bytes) {
   if (bytes > kScratchBytes) {
-    throw std::length_error("a kernel wants " + std::to_string(bytes) + " bytes of scratch, it has " +
-                            std::to_string(kScratchBytes));
+    throw std::length_error("a kernel wants " + std::to_string(bytes) +
+                            " bytes of scratch, it has " + std::to_string(kScratchBytes));
   }
   return Opened().scratch;
 }

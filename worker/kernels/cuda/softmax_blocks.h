@@ -36,8 +36,7 @@ struct FoldSoftmaxRow {
     });
     const bool is_first = first == 0;
     const float max = !is_first && before.max > block_max ? before.max : block_max;
-    const float factor =
-        is_first || before.max == max ? 1.0F : elementwise::Exp(before.max - max);
+    const float factor = is_first || before.max == max ? 1.0F : elementwise::Exp(before.max - max);
     const double sum = block.Sum(packs, [&](int64_t i) {
       float v[kWidth];
       Load<kWidth>(v, x, i);
