@@ -21,6 +21,7 @@
 #include "worker/export/extend_vocab.h"
 #include "worker/infer/commands.h"
 #include "worker/kernels/cpu_runtime.h"
+#include "worker/kernels/cuda_library.h"
 #include "worker/kernels/kernels.h"
 #include "worker/model/status_error.h"
 #include "worker/train/bench.h"
@@ -129,6 +130,24 @@ int Report(const Status& status) {
   return ExitCodeFor(status.code());
 }
 
+// The CPU, then each GPU, or why there is none.
+Json DevicesToJson() {
+  Json devices = {{{"kind", "cpu"}, {"capability", CpuCapability()}}};
+  const auto found = CudaDevices();
+  if (!found.ok()) {
+    devices.push_back({{"kind", "cuda"}, {"unusable", found.status().message()}});
+    return devices;
+  }
+  for (const CudaDeviceInfo& device : *found) {
+    devices.push_back({{"kind", "cuda"},
+                       {"ordinal", device.ordinal},
+                       {"name", device.name},
+                       {"capability", StrCat(device.major, ".", device.minor)},
+                       {"memory_bytes", device.memory_bytes}});
+  }
+  return devices;
+}
+
 int Info(const std::string& format) {
   const int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   Json precisions = {"fp32"};
@@ -138,7 +157,7 @@ int Info(const std::string& format) {
   const Json info = {{"program", "mft-worker"},
                      {"build", std::string(BuildId())},
                      {"torch", TorchVersion()},
-                     {"devices", {"cpu"}},
+                     {"devices", DevicesToJson()},
                      {"cpu_capability", CpuCapability()},
                      {"kernels", std::string(CpuKernels().name)},
                      {"precisions", precisions},
@@ -185,6 +204,10 @@ CLI::App* AddBench(CLI::App& app, BenchArgs& args, int& threads) {
   bench->add_option("--recompute", args.recompute, "nothing, mlp or block")
       ->check(CLI::IsMember({"nothing", "mlp", "block"}));
   bench->add_option("--precision", args.precision, "auto, fp32 or bf16")->capture_default_str();
+  bench->add_option("--device", args.device, "auto, cuda or cpu")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "cuda", "cpu"}));
+  bench->add_flag("--random-weights", args.random_weights, "On CUDA, of a params.json alone");
   bench->add_option("--rounds", args.rounds, "Timed steps")->check(CLI::PositiveNumber);
   bench->add_flag("--phases", args.phases, "Time and FLOP/s of each operation");
   bench->add_option("-o,--output", args.output, "text or json")

@@ -155,27 +155,45 @@ constexpr int64_t KeptBytesPerToken(RecomputePolicy policy,
 inline constexpr int64_t kTargetChunkRows = 2048;
 inline constexpr int64_t kTargetTileRows = 512;
 
-// T: no chunk is larger. `longest_segment`: rows of the longest document of the job, at most
-// seq_len; it is never cut.
-constexpr int64_t ChunkRows(int64_t microbatch_rows, int64_t longest_segment) {
-  return std::max(longest_segment, std::min(microbatch_rows, kTargetChunkRows));
-}
-constexpr int64_t TileRows(int64_t chunk_rows, int64_t longest_segment) {
-  return std::min(chunk_rows, std::max(longest_segment, kTargetTileRows));
-}
-// Rows of a tile that its MLP works on at a time.
-constexpr int64_t MlpRows(int64_t tile_rows) {
-  return std::min(tile_rows, kTargetTileRows);
-}
-
 // The head works on a chunk of the rows that carry loss and a block of the vocabulary at a time: a
 // block of the output matrix, of kHeadBlockElements where it can, and its logits stay near.
 inline constexpr int64_t kHeadRows = 512;
 inline constexpr int64_t kHeadBlockElements = int64_t{2} << 20;
-constexpr int64_t HeadColumns(const ModelParams& params) {
-  return std::min(
-      params.vocab_size,
-      std::clamp(kHeadBlockElements / params.dim / 32 * 32, int64_t{512}, int64_t{4096}));
+struct ExecutionSizes {
+  int64_t chunk_rows = kTargetChunkRows;
+  int64_t tile_rows = kTargetTileRows;
+  int64_t mlp_rows = kTargetTileRows;  // of a tile that its MLP works on at a time
+  int64_t head_rows = kHeadRows;
+  bool whole_vocabulary = false;  // a block of the head's is all of it
+  bool operator==(const ExecutionSizes&) const = default;
+};
+inline constexpr ExecutionSizes kCpuSizes;
+// A GPU is filled by long matrices, and has no cache that a tile would stay in: a chunk is worked
+// on as one, of at most `chunk_rows` where documents allow.
+constexpr ExecutionSizes GpuSizes(int64_t chunk_rows) {
+  return {chunk_rows, chunk_rows, chunk_rows, std::min<int64_t>(chunk_rows, 2048), true};
+}
+inline constexpr std::array kGpuChunkRows = {16'384, 8'192, 4'096, 2'048};
+
+// T: no chunk is larger. `longest_segment`: rows of the longest document of the job, at most
+// seq_len; it is never cut.
+constexpr int64_t ChunkRows(int64_t microbatch_rows,
+                            int64_t longest_segment,
+                            const ExecutionSizes& sizes = kCpuSizes) {
+  return std::max(longest_segment, std::min(microbatch_rows, sizes.chunk_rows));
+}
+constexpr int64_t TileRows(int64_t chunk_rows,
+                           int64_t longest_segment,
+                           const ExecutionSizes& sizes = kCpuSizes) {
+  return std::min(chunk_rows, std::max(longest_segment, sizes.tile_rows));
+}
+constexpr int64_t MlpRows(int64_t tile_rows, const ExecutionSizes& sizes = kCpuSizes) {
+  return std::min(tile_rows, sizes.mlp_rows);
+}
+constexpr int64_t HeadColumns(const ModelParams& params, const ExecutionSizes& sizes = kCpuSizes) {
+  const int64_t block =
+      std::clamp(kHeadBlockElements / params.dim / 32 * 32, int64_t{512}, int64_t{4096});
+  return sizes.whole_vocabulary ? params.vocab_size : std::min(params.vocab_size, block);
 }
 
 constexpr bool IsMlpSlot(ActivationSlot slot) {
@@ -191,7 +209,8 @@ constexpr int64_t WorkBytes(RecomputePolicy policy,
                             const ModelParams& params,
                             const LoraColumns& lora,
                             int64_t element_bytes,
-                            int64_t tile_rows) {
+                            int64_t tile_rows,
+                            const ExecutionSizes& sizes = kCpuSizes) {
   const int64_t wide = std::max(params.dim, params.n_heads * params.head_dim);
   const int64_t kv = params.n_kv_heads * params.head_dim;
   int64_t tile = (2 * wide + 2 * kv + lora.per_row) * element_bytes;
@@ -213,7 +232,7 @@ constexpr int64_t WorkBytes(RecomputePolicy policy,
       tile += SlotBytesPerToken(shape, params, lora, element_bytes);
     }
   }
-  return tile_rows * tile + MlpRows(tile_rows) * mlp;
+  return tile_rows * tile + MlpRows(tile_rows, sizes) * mlp;
 }
 
 }  // namespace mft

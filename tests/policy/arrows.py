@@ -26,6 +26,7 @@ ARROWS = {
     "worker/runner": COMMON,
     "worker/data": COMMON,
     "worker/kernels": COMMON,
+    "worker/kernels/cuda": COMMON + ["worker/kernels", "worker/comm"],
     "worker/comm": COMMON,
     "worker/model": COMMON + ["worker/kernels", "worker/comm"],
     "worker/export": COMMON + ["worker/model", "worker/kernels"],
@@ -44,6 +45,7 @@ HOMES = {
     r"(grpcpp|google/protobuf|google/rpc|mft/v1)/.*": ["server", "client", "tests"],
     r"(spdlog|fmt)/.*": ["server", "client", "tests/server"],
     r"nccl\.h": ["worker/comm"],
+    r"(cuda|cublas).*\.h": ["worker/kernels/cuda", "worker/comm/nccl.cc"],
 }
 BANNED = re.compile(r"torch/torch\.h|ATen/ATen\.h|torch/nn.*|torch/optim.*|torch/script\.h|torch/extension\.h")
 

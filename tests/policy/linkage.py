@@ -12,7 +12,8 @@ NEVER = {
     "mftd": r"libtorch|libc10|libcuda|libcudart|libnccl|libsentencepiece|libgomp",
     "mftctl": r"libtorch|libc10|libcuda|libcudart|libnccl|libsentencepiece|libsqlite3|libgomp",
     "mft-runner": r"libtorch|libc10|libcuda|libcudart|libgrpc|libprotobuf|libsqlite3|libsentencepiece|libyaml-cpp",
-    "mft-worker": r"libgrpc|libprotobuf\b|libprotobuf\.so|libfmt|libspdlog|libsqlite3|libabsl",
+    # LibTorch's CPU library itself needs libcudart and libcupti.
+    "mft-worker": r"libmft_cuda|libcuda\.so|libcublas|libcudnn|libnccl|libtorch_cuda|libc10_cuda|libgrpc|libprotobuf\b|libprotobuf\.so|libfmt|libspdlog|libsqlite3|libabsl",
     "mft-data": r"libtorch|libc10|libcuda|libcudart|libgrpc|libprotobuf\.so|libsqlite3|libfmt|libspdlog",
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "worker/kernels/attention_cpu.h"
+#include "worker/kernels/dropout_row.h"
 #include "worker/kernels/gemm_blocked.h"
 #include "worker/kernels/gemm_cpu.h"
 #include "worker/kernels/kernels.h"
@@ -53,12 +54,13 @@ void FoldSoftmax(
   });
 }
 
-double CrossEntropy(const SoftmaxState* state,
-                    int64_t rows,
-                    const float* row_weight,
-                    float* exp_factor,
-                    float* target_factor) {
-  return SumRows(rows, [&](int64_t i) {
+void CrossEntropy(const SoftmaxState* state,
+                  int64_t rows,
+                  const float* row_weight,
+                  float* exp_factor,
+                  float* target_factor,
+                  double* sum) {
+  *sum += SumRows(rows, [&](int64_t i) {
     const double weight = row_weight[i];
     exp_factor[i] = static_cast<float>(weight / state[i].sum);
     target_factor[i] = static_cast<float>(weight * elementwise::TargetGradientOf(state[i]));
@@ -128,10 +130,7 @@ void AddTrainingKernels(KernelTable& table) {
 
 template <RowsOf kRows>
 void DropRows(View y, View x, const DropoutMask& mask, bool add) {
-  const DropoutRowKey key{.key0 = static_cast<uint32_t>(mask.key),
-                          .key1 = static_cast<uint32_t>(mask.key >> 32),
-                          .threshold = static_cast<uint32_t>(mask.probability * (1 << 24)),
-                          .scale = static_cast<float>(1 / (1 - mask.probability))};
+  const DropoutRowKey key = elementwise::DropoutKeyOf(mask.key, mask.probability);
   ForRows(x.rows, [&](int64_t i) {
     DropoutRowKey of_row = key;
     of_row.row = static_cast<uint32_t>(mask.row[i]);
@@ -149,6 +148,18 @@ void GatherRows(View y, View table, const int32_t* index) {
       std::memcpy(y.row(i), table.row(index[i]), static_cast<size_t>(y.cols) * sizeof(float));
     }
   });
+}
+
+void CopyRows(View y, View x) {
+  for (int64_t i = 0; i < x.rows; ++i) {
+    std::memcpy(y.row(i), x.row(i), static_cast<size_t>(x.cols) * sizeof(float));
+  }
+}
+
+void Zero(View y) {
+  for (int64_t i = 0; i < y.rows; ++i) {
+    std::memset(y.row(i), 0, static_cast<size_t>(y.cols) * sizeof(float));
+  }
 }
 
 template <RowsOf kRows>
@@ -220,6 +231,10 @@ KernelTable MakeTable(std::string_view name) {
   };
   table.fold_softmax = FoldSoftmax<kRows>;
   table.cross_entropy = CrossEntropy;
+  table.fold_sum = [](double* total, double* sum) {
+    *total += *sum;
+    *sum = 0;
+  };
   table.gather_rows = GatherRows<kRows>;
   table.scatter_add_rows = [](View y, View x, const int32_t* index) {
     ForRows(x.rows, [&](int64_t i) { kRows().add(y.row(index[i]), x.row(i), x.cols); });
@@ -227,6 +242,8 @@ KernelTable MakeTable(std::string_view name) {
   table.add = [](View y, View x) {
     ForRows(x.rows, [&](int64_t i) { kRows().add(y.row(i), x.row(i), x.cols); });
   };
+  table.copy_rows = CopyRows;
+  table.zero = Zero;
   table.dropout = DropRows<kRows>;
   AddExpertKernels<kRows>(table);
   AddTrainingKernels<kRows>(table);

@@ -9,6 +9,25 @@
 
 namespace mft::elementwise {
 
+// Of a mask but its row and pack.
+static inline DropoutRowKey DropoutKeyOf(uint64_t key, double probability) {
+  return {.key0 = static_cast<uint32_t>(key),
+          .key1 = static_cast<uint32_t>(key >> 32),
+          .threshold = static_cast<uint32_t>(probability * (1 << 24)),
+          .scale = static_cast<float>(1 / (1 - probability))};
+}
+
+// The four words of columns 4 block .. 4 block + 3 of a row.
+static constexpr void DropoutWords(uint32_t (&words)[4][1],
+                                   const DropoutRowKey& key,
+                                   int64_t block) {
+  words[0][0] = static_cast<uint32_t>(block);
+  words[1][0] = key.row;
+  words[2][0] = static_cast<uint32_t>(key.pack);
+  words[3][0] = static_cast<uint32_t>(key.pack >> 32);
+  PhiloxLanes<1>(words, key.key0, key.key1);
+}
+
 // y = x m scale, or y += that, with the mask m of a row: column c is kept unless the word c % 4 of
 // the counter {c / 4, row, pack} falls below `threshold` of 2^24. The mask depends on nothing else,
 // so it is the same in every chunk, tile and pass (numerics.md, "Precision").

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Bodies of the row-wise kernels: plain loops over one row, generic in the element type, so that
-// the same text is compiled for each instruction set, for double in tests, and for other devices.
+// the same text is compiled for each instruction set and for double in tests. What concerns one
+// element is constexpr: other devices' compilers may call it (cuda/).
 // All is static and uses built-ins only: these functions are compiled with different target flags
 // into different files, and with external linkage the linker could pick the body for another
 // instruction set.
@@ -12,7 +13,7 @@ namespace mft::elementwise {
 
 // e^x for x in the range of float, to about 1 ulp: 2^n times a polynomial in r = x - n ln 2, |r| <=
 // ln 2 / 2.
-static inline float Exp(float x) {
+static constexpr float Exp(float x) {
   constexpr float kLog2E = 1.44269504088896341F;
   constexpr float kLn2High = 0.693359375F;
   constexpr float kLn2Low = -2.12194440e-4F;
@@ -33,25 +34,25 @@ static inline float Exp(float x) {
   const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
   return e * __builtin_bit_cast(float, bits);
 }
-static inline double Exp(double x) {
+static constexpr double Exp(double x) {
   return __builtin_exp(x);
 }
 
-static inline float Sqrt(float x) {
+static constexpr float Sqrt(float x) {
   return __builtin_sqrtf(x);
 }
-static inline double Sqrt(double x) {
+static constexpr double Sqrt(double x) {
   return __builtin_sqrt(x);
 }
-static inline float Log(float x) {
+static constexpr float Log(float x) {
   return __builtin_logf(x);
 }
-static inline double Log(double x) {
+static constexpr double Log(double x) {
   return __builtin_log(x);
 }
 
 template <typename T>
-static T Sigmoid(T x) {
+static constexpr T Sigmoid(T x) {
   return T(1) / (T(1) + Exp(-x));
 }
 
@@ -91,6 +92,15 @@ static void RmsNormBackwardRow(T* dx, const T* dy, const T* x, const T* weight, 
   }
 }
 
+// (a, b) turned by the angle of cosine c and sine s.
+template <typename T>
+static constexpr void RotatePair(T& a, T& b, T c, T s) {
+  const T x = a;
+  const T y = b;
+  a = x * c - y * s;
+  b = x * s + y * c;
+}
+
 // Pairs (2j, 2j+1) of every head times e^(i sign angle_j); table holds (cos, sin) of this
 // position's angles.
 template <typename T>
@@ -99,40 +109,46 @@ static void RotaryRow(T* x, const T* table, int64_t heads, int64_t head_dim, T s
     T* pair = x + head * head_dim;
 #pragma omp simd
     for (int64_t j = 0; j < head_dim; j += 2) {
-      const T c = table[j];
-      const T s = sign * table[j + 1];
-      const T a = pair[j];
-      const T b = pair[j + 1];
-      pair[j] = a * c - b * s;
-      pair[j + 1] = a * s + b * c;
+      RotatePair(pair[j], pair[j + 1], table[j], sign * table[j + 1]);
     }
   }
+}
+
+// silu(gate) * up
+template <typename T>
+static constexpr T Swiglu(T gate, T up) {
+  return gate * Sigmoid(gate) * up;
 }
 
 template <typename T>
 static void SwigluRow(T* act, const T* gate, const T* up, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    act[i] = gate[i] * Sigmoid(gate[i]) * up[i];
+    act[i] = Swiglu(gate[i], up[i]);
   }
 }
 
-// gate, up, d_act become d_gate, d_up, act: silu'(g) = s + g s (1 - s). Returns the sum of d_act
-// act.
+// gate, up, d_act become d_gate, d_up, act: silu'(g) = s + g s (1 - s). Returns d_act act.
+template <typename T>
+static constexpr T SwigluBackward(T& d_act, T& gate, T& up) {
+  const T g = gate;
+  const T u = up;
+  const T d = d_act;
+  const T s = Sigmoid(g);
+  const T silu = g * s;
+  gate = d * u * (s + silu * (T(1) - s));
+  up = d * silu;
+  d_act = silu * u;
+  return d * (silu * u);
+}
+
+// The same of a row; returns the sum.
 template <typename T>
 static T SwigluBackwardRow(T* d_act, T* gate, T* up, int64_t n) {
   T dot = 0;
 #pragma omp simd reduction(+ : dot)
   for (int64_t i = 0; i < n; ++i) {
-    const T g = gate[i];
-    const T u = up[i];
-    const T d = d_act[i];
-    const T s = Sigmoid(g);
-    const T silu = g * s;
-    gate[i] = d * u * (s + silu * (T(1) - s));
-    up[i] = d * silu;
-    d_act[i] = silu * u;
-    dot += d * (silu * u);
+    dot += SwigluBackward(d_act[i], gate[i], up[i]);
   }
   return dot;
 }

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // The whole surface of a device's kernels: one table of functions on plain views, no Torch. A
-// device is a variant file (cpu.cc); the scalar bodies in elementwise.h are the specification that
-// every variant is tested against.
+// device is a variant (cpu.cc, cuda/); the scalar bodies in elementwise.h are the specification
+// that every variant is tested against.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <string_view>
 
+#include "worker/kernels/adamw_element.h"
 #include "worker/kernels/softmax_state.h"
 #include "worker/kernels/view.h"
 
 namespace mft {
 
-inline constexpr int kKernelTableVersion = 5;
+inline constexpr int kKernelTableVersion = 6;
 
 struct AttentionShape {
   int64_t heads = 0;     // H
@@ -24,6 +25,9 @@ struct AttentionShape {
   // Training passes the same offsets twice.
   std::span<const int32_t> cu_q;
   std::span<const int32_t> cu_k;
+  // The same in the device's memory, where that is not the process's own.
+  const int32_t* device_cu_q = nullptr;
+  const int32_t* device_cu_k = nullptr;
 };
 
 // The mask of a dropout: element (row, column) of pack p is dropped as a function of the key, p,
@@ -35,13 +39,44 @@ struct DropoutMask {
   const int32_t* row = nullptr;   // [T]
 };
 
-// Letters: T rows, D, I, O widths, V vocabulary. fp32 throughout, but for the operands of a product
-// in a table for bf16; sums within a row are fp32, over rows fp64. Every function is deterministic
-// for a given number of threads and, gemm excepted, for any number. Threads: one call at a time;
-// each call uses the process's OpenMP threads.
+// Memory of a device, and the order of its work: what a call reads was written by all kernels and
+// uploads before it. Threads: one at a time.
+struct DeviceMemory {
+  // nullptr: there is no more. Aligned to 256 bytes.
+  void* (*allocate)(size_t bytes) = nullptr;
+  void (*release)(void* data) = nullptr;
+  // `from` is the caller's again when the call returns; nothing is waited for but a place in the
+  // pinned buffers that it is copied through.
+  void (*upload)(void* to, const void* from, size_t bytes) = nullptr;
+  // Waits for everything before it.
+  void (*download)(void* to, const void* from, size_t bytes) = nullptr;
+  void (*synchronize)() = nullptr;
+  int64_t (*free_bytes)() = nullptr;
+};
+
+// Flat arenas of one length, as AdamW reads and writes them.
+struct AdamWArenas {
+  float* weight = nullptr;
+  const float* grad = nullptr;
+  float* m = nullptr;
+  float* v = nullptr;
+  void* copy = nullptr;  // of the weights in the table's type, where that is bf16
+  int64_t size = 0;
+};
+
+// Letters: T rows, D, I, O widths, V vocabulary. On the CPU everything is fp32, but for the
+// operands of a product in a table for bf16; sums within a row are fp32, over rows fp64. Every
+// function is deterministic for a given number of threads and, gemm excepted, for any number; each
+// call uses the process's OpenMP threads. On a device (`memory`) all pointers are of its memory,
+// calls return before their work is done, and it is done in the order of the calls. Matrices of
+// activations, their gradients, matrices of weights and logits have the table's `type`; vectors,
+// factors, lse, gradients of weights and optimizer state are fp32 or what their pointer says. bf16
+// is rounded once, when it is written. Threads: one call at a time.
 struct KernelTable {
   int version = kKernelTableVersion;
   std::string_view name;  // "cpu-avx512"
+  ElementType type = ElementType::kF32;
+  const DeviceMemory* memory = nullptr;  // null: the process's own memory
 
   // y [m, n] = alpha op(a) op(b) + beta y, op(x) = x or its transpose. b may be bf16: the product
   // is that of its elements widened to fp32. A table for bf16 rounds the elements of both operands
@@ -76,7 +111,7 @@ struct KernelTable {
   void (*swiglu_backward)(View d_act, View gate, View up) = nullptr;
 
   // out [Tq, H E] = softmax(q k' / sqrt(E)) v, causal within segments; lse [Tq, H] = log sum exp of
-  // the scaled scores.
+  // the scaled scores, in an order that is the table's own.
   void (*attention)(View out, View lse, View q, View k, View v, const AttentionShape& shape) =
       nullptr;
   // Gradients dq [T, H E], dk and dv [T, K E] (written, not added to) for d_out. REQUIRES cu_q
@@ -94,15 +129,19 @@ struct KernelTable {
   // sums [T, D], no rows where there are none, are scaled to the new largest.
   void (*fold_softmax)(
       SoftmaxState* state, View logits, int64_t first, const int32_t* target, View sums) = nullptr;
-  // After the last block: returns the sum over rows of row_weight * cross entropy. The gradient for
-  // what the logits were made of, row_weight * sum over v of (softmax - onehot(target)) W_v, is
-  // exp_factor [T] times the sum over blocks of e^.. W plus target_factor [T] times W_target. (The
-  // target is apart since softmax - 1 may be small where softmax, rounded, is 1.)
-  double (*cross_entropy)(const SoftmaxState* state,
-                          int64_t rows,
-                          const float* row_weight,
-                          float* exp_factor,
-                          float* target_factor) = nullptr;
+  // After the last block: adds the sum over rows of row_weight * cross entropy to *sum. The
+  // gradient for what the logits were made of, row_weight * sum over v of (softmax -
+  // onehot(target)) W_v, is exp_factor [T] times the sum over blocks of e^.. W plus target_factor
+  // [T] times W_target. (The target is apart since softmax - 1 may be small where softmax, rounded,
+  // is 1.)
+  void (*cross_entropy)(const SoftmaxState* state,
+                        int64_t rows,
+                        const float* row_weight,
+                        float* exp_factor,
+                        float* target_factor,
+                        double* sum) = nullptr;
+  // *total += *sum; *sum = 0
+  void (*fold_sum)(double* total, double* sum) = nullptr;
 
   // After cross_entropy, of logits computed again (a full fine-tuning multiplies by them twice):
   // they become row_weight * (softmax - onehot(target)).
@@ -121,6 +160,10 @@ struct KernelTable {
   void (*accumulate_rows)(View y, View x, const int32_t* index) = nullptr;
   // y += x
   void (*add)(View y, View x) = nullptr;
+  // y = x
+  void (*copy_rows)(View y, View x) = nullptr;
+  // y = 0, of any type
+  void (*zero)(View y) = nullptr;
   // y = dropout(x), or y += dropout(x). [T, I]; y may be x.
   void (*dropout)(View y, View x, const DropoutMask& mask, bool add) = nullptr;
 
@@ -136,6 +179,16 @@ struct KernelTable {
   void (*swiglu_backward_dot)(View d_act, View gate, View up, float* dot) = nullptr;
   // y [T, D]: row i times factor[i].
   void (*scale_rows)(View y, const float* factor) = nullptr;
+
+  // Of devices only; on the CPU the caller has the arenas before it.
+  void (*adamw)(const AdamWArenas& arenas, const AdamWScalars& scalars) = nullptr;
+  // *sum = sum of squares in fp64, in an order that depends on `size` alone; not finite if and only
+  // if an element is not.
+  void (*sum_of_squares)(const float* values, int64_t size, double* sum) = nullptr;
+  // y = x, each fp32 or bf16
+  void (*convert)(View y, View x) = nullptr;
+  // y uniform in [-scale, scale): element i of row r a function of (seed, r, i).
+  void (*fill_random)(View y, uint64_t seed, float scale) = nullptr;
 };
 
 // The CPU's fp32 kernels for the best instruction set that this machine has.

@@ -12,7 +12,7 @@ namespace mft {
 // counters at once: word k of lane l is words[k][l], first a counter, then four random words.
 // Static and built-ins only, as elementwise.h.
 template <int kLanes>
-static inline void PhiloxLanes(uint32_t (&words)[4][kLanes], uint32_t key0, uint32_t key1) {
+static constexpr void PhiloxLanes(uint32_t (&words)[4][kLanes], uint32_t key0, uint32_t key1) {
   constexpr uint64_t kMultiplier0 = 0xD2511F53;
   constexpr uint64_t kMultiplier1 = 0xCD9E8D57;
   constexpr uint32_t kWeyl0 = 0x9E3779B9;
@@ -40,7 +40,7 @@ inline std::array<uint32_t, 4> Philox(std::array<uint32_t, 4> counter,
 }
 
 // [0, 1) from a word: 24 bits, so every value is a float.
-inline float UnitFloat(uint32_t word) {
+constexpr float UnitFloat(uint32_t word) {
   return static_cast<float>(word >> 8) * 0x1p-24F;
 }
 

@@ -36,14 +36,14 @@ static T FoldSoftmaxRow(SoftmaxRow<T>& row, T* logits, int64_t n, int64_t target
 
 // Of a row whose columns have all been folded in: log sum exp - logit of the target.
 template <typename T>
-static double CrossEntropyOf(const SoftmaxRow<T>& row) {
+static constexpr double CrossEntropyOf(const SoftmaxRow<T>& row) {
   return static_cast<double>(row.max) - static_cast<double>(row.target_logit) +
          __builtin_log(row.sum);
 }
 
 // softmax - 1 of the target.
 template <typename T>
-static double TargetGradientOf(const SoftmaxRow<T>& row) {
+static constexpr double TargetGradientOf(const SoftmaxRow<T>& row) {
   return __builtin_exp(static_cast<double>(row.target_logit) - static_cast<double>(row.max)) /
              row.sum -
          1;

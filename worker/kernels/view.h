@@ -6,7 +6,8 @@
 
 namespace mft {
 
-// Element type of a View. The CPU kernels compute in fp32; frozen weights may be bf16.
+// Element type of a View. The CPU kernels compute in fp32; frozen weights may be bf16. On devices
+// activations have the type of the kernel table.
 enum class ElementType { kF32, kBF16 };
 
 constexpr int64_t ElementBytes(ElementType type) {
@@ -40,9 +41,12 @@ struct View {
   }
 };
 
-// A contiguous fp32 matrix.
+// A contiguous matrix.
 inline View MatrixView(float* data, int64_t rows, int64_t cols) {
   return {data, rows, cols, cols, ElementType::kF32};
+}
+inline View TypedView(void* data, int64_t rows, int64_t cols, ElementType type) {
+  return {data, rows, cols, cols, type};
 }
 
 }  // namespace mft

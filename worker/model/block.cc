@@ -24,8 +24,8 @@ void Attend(const BlockContext& c, const Saved& s) {
   }
   for (const CachedTurn& turn : c.cache) {
     const int64_t earlier = turn.keys.rows - turn.rows;
-    CopyRows(turn.keys.Rows(earlier, turn.rows), s.k.Rows(turn.begin, turn.rows));
-    CopyRows(turn.values.Rows(earlier, turn.rows), s.v.Rows(turn.begin, turn.rows));
+    c.kernels.copy_rows(turn.keys.Rows(earlier, turn.rows), s.k.Rows(turn.begin, turn.rows));
+    c.kernels.copy_rows(turn.values.Rows(earlier, turn.rows), s.v.Rows(turn.begin, turn.rows));
     const std::array<int32_t, 2> cu_q = {0, static_cast<int32_t>(turn.rows)};
     const std::array<int32_t, 2> cu_k = {0, static_cast<int32_t>(turn.keys.rows)};
     AttentionShape shape = c.attention;
@@ -56,7 +56,7 @@ void ForwardAttention(const BlockContext& c,
   c.kernels.rotary(s.q, c.position, c.rotary_table, c.params.head_dim, false);
   c.kernels.rotary(s.k, c.position, c.rotary_table, c.params.head_dim, false);
   Attend(c, s);
-  CopyRows(s.residual, s.input);
+  c.kernels.copy_rows(s.residual, s.input);
   const Projection o{&w.wo, s.residual};
   LoraForward(c.kernels,
               lora.o,

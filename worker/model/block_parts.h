@@ -2,8 +2,6 @@
 // What the files of a block share.
 #pragma once
 
-#include <cstring>
-
 #include "worker/model/block.h"
 
 namespace mft {
@@ -23,12 +21,6 @@ inline void BackwardNorm(
     c.kernels.rms_norm_weight_gradient(d_weight, dy, x, Eps(c));
   }
   c.kernels.rms_norm_backward(dx, dy, x, weight, Eps(c));
-}
-
-inline void CopyRows(View to, View from) {
-  for (int64_t i = 0; i < from.rows; ++i) {
-    std::memcpy(to.row(i), from.row(i), static_cast<size_t>(from.cols) * sizeof(float));
-  }
 }
 
 }  // namespace mft

@@ -21,7 +21,10 @@ struct Dropout {
   int64_t expert = -1;            // -1: not an expert's
   const int64_t* pack = nullptr;  // [T]
   const int32_t* row = nullptr;   // [T]
-  View scratch;                   // [any, widest input]
+  // The same in the process's memory, where kernels read another.
+  const int64_t* host_pack = nullptr;
+  const int32_t* host_row = nullptr;
+  View scratch;  // [any, widest input]
 };
 
 // The dropout of one group of adapters, from row `begin` of the tile on. Masks are made when they

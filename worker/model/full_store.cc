@@ -57,7 +57,8 @@ void FullStore::AddTensors() {
   }
 }
 
-FullStore::FullStore(const ModelParams& params, bool training) : params_(params) {
+FullStore::FullStore(const ModelParams& params, bool training, const KernelTable* kernels)
+    : ParamStore(kernels), params_(params) {
   AddTensors();
   AllocateMaster();
   if (training) {
@@ -66,7 +67,8 @@ FullStore::FullStore(const ModelParams& params, bool training) : params_(params)
   MakeViews(training);
 }
 
-FullStore::FullStore(const ModelWeights& files) : params_(files.params()) {
+FullStore::FullStore(const ModelWeights& files, const KernelTable* kernels)
+    : ParamStore(kernels), params_(files.params()) {
   AddTensors();
   AllocateMaster();
   std::vector<std::byte> buffer;
@@ -93,7 +95,7 @@ void FullStore::MakeViews(bool training) {
         params_,
         layer,
         [this](const std::string& name) { return Matrix(name); },
-        [this](const std::string& name) { return MasterOf(name).f32(); });
+        [this](const std::string& name) { return VectorOf(name); });
     FillBlock(
         grads,
         params_,
@@ -104,7 +106,7 @@ void FullStore::MakeViews(bool training) {
   }
   head_ = {.embeddings = Matrix(std::string(kEmbeddings)),
            .output = Matrix(OutputName()),
-           .norm = MasterOf("norm.weight").f32(),
+           .norm = VectorOf("norm.weight"),
            .grads = training ? &head_grads_ : nullptr};
   head_grads_ = {.embeddings = GradOf(std::string(kEmbeddings)),
                  .output = GradOf(OutputName()),
@@ -117,7 +119,9 @@ std::string FullStore::OutputName() const {
 
 FrozenMat FullStore::Matrix(const std::string& name) const {
   const View view = MasterOf(name);
-  return {view, WeightFormat::kF32, view.rows, view.cols};
+  const WeightFormat format =
+      view.type == ElementType::kBF16 ? WeightFormat::kBF16 : WeightFormat::kF32;
+  return {view, format, view.rows, view.cols};
 }
 
 }  // namespace mft

@@ -16,10 +16,11 @@ namespace mft {
 // the order in which a backward pass is done with their gradients.
 class FullStore final : public ParamStore {
  public:
-  // Zeros. `training`: gradient and moments too.
-  FullStore(const ModelParams& params, bool training);
+  // Zeros. `training`: gradient and moments too. `kernels`: of the device that trains; null: the
+  // CPU.
+  FullStore(const ModelParams& params, bool training, const KernelTable* kernels = nullptr);
   // The values of a model, for training. A part of the file is let go of when it has been read.
-  explicit FullStore(const ModelWeights& files);
+  explicit FullStore(const ModelWeights& files, const KernelTable* kernels = nullptr);
 
   // The weights as layers read them, with the gradients that they add to. The store must outlive
   // the source.

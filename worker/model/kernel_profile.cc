@@ -34,6 +34,9 @@ class KernelProfile::Timer {
   Timer(const Timer&) = delete;
   Timer& operator=(const Timer&) = delete;
   ~Timer() {
+    if (const DeviceMemory* memory = g_profile->inner_.memory; memory != nullptr) {
+      memory->synchronize();
+    }
     const std::chrono::duration<double> spent = ProfileClock::now() - begin_;
     OperationTime& time = g_profile->times_[name_];
     ++time.calls;
@@ -109,6 +112,12 @@ KernelProfile::KernelProfile(const KernelTable& kernels, WeightSource& weights)
   Wrap<&KernelTable::gather_rows>("gather rows");
   Wrap<&KernelTable::scatter_add_rows>("scatter rows");
   Wrap<&KernelTable::add>("add");
+  Wrap<&KernelTable::copy_rows>("copy rows");
+  Wrap<&KernelTable::zero>("zero");
+  Wrap<&KernelTable::convert>("convert");
+  Wrap<&KernelTable::fill_random>("random");
+  Wrap<&KernelTable::sum_of_squares>("sum of squares");
+  Wrap<&KernelTable::adamw>("AdamW");
   Wrap<&KernelTable::dropout>("dropout");
   Wrap<&KernelTable::route>("route");
   Wrap<&KernelTable::route_backward>("route backward");

@@ -30,7 +30,8 @@ bool Contains(const std::vector<std::string>& modules, const std::string& module
 }  // namespace
 
 LoraStore::LoraStore(const ModelParams& params, LoraStoreOptions options)
-    : options_(std::move(options)),
+    : ParamStore(options.kernels),
+      options_(std::move(options)),
       inner_cols_(LoraInnerColumns(params, options_.rank, options_.target_modules)) {
   Plan(params);
   AllocateMaster();

@@ -51,7 +51,8 @@ struct LoraStoreOptions {
   int64_t rank = 16;
   double scaling = 2.0;
   std::vector<std::string> target_modules;
-  bool training = true;  // false: no gradient and no moments
+  bool training = true;                  // false: no gradient and no moments
+  const KernelTable* kernels = nullptr;  // of the device that trains; null: the CPU
 };
 
 class LoraStore final : public ParamStore {

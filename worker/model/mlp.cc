@@ -96,7 +96,7 @@ void MlpForward(const BlockContext& context,
   const auto& forward = context.params.moe ? ForwardExperts : ForwardDense;
   ForMlpPieces(context, saved, [&](const MlpPiece& piece) {
     const View y = out.Rows(piece.begin, piece.residual.rows);
-    CopyRows(y, piece.residual);
+    context.kernels.copy_rows(y, piece.residual);
     forward(context, weights, adapters, piece, y);
   });
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/model/moe.h"
 
-#include <cstring>
-
 #include "worker/model/block_parts.h"
 #include "worker/model/ffn.h"
 #include "worker/model/routing.h"
@@ -110,9 +108,7 @@ void BackwardExperts(const BlockContext& context,
   Routing& routing = *c.scratch.routing;
   Route(c, weights, piece);
   const View d_norm = piece.norm;
-  for (int64_t i = 0; i < d_norm.rows; ++i) {
-    std::memset(d_norm.row(i), 0, static_cast<size_t>(d_norm.cols) * sizeof(float));
-  }
+  c.kernels.zero(d_norm);
   ForExperts(c, weights, adapters, piece, [&](const Expert& e) {
     if (!Keeps(c.policy, ActivationSlot::kGate)) {
       NormAgain(c, weights, piece, e);

@@ -9,8 +9,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "worker/kernels/view.h"
 #include "worker/model/aligned_floats.h"
+#include "worker/model/device_buffer.h"
 
 namespace mft {
 
@@ -36,11 +36,13 @@ class ParamStore {
   const Tensor* Find(const std::string& name) const;               // nullptr: has no such tensor
   int64_t size() const { return size_; }                           // elements of each arena
 
-  // Flat arenas, all of the same layout. The compute copy is the master itself: products for bf16
-  // round it as they read it.
+  // Flat arenas, all of the same layout. On the CPU the compute copy is the master itself: products
+  // for bf16 round it as they read it. On a device the gradient is the device's memory, master and
+  // moments are the process's copies of what the device has: Upload after they were changed,
+  // Download before they are read.
   std::span<float> master() { return {master_.get(), Elements(master_)}; }
   std::span<const float> master() const { return {master_.get(), Elements(master_)}; }
-  std::span<float> grad() { return {grad_.get(), Elements(grad_)}; }
+  std::span<float> grad();
   std::span<float> moment1() { return {moment1_.get(), Elements(moment1_)}; }
   std::span<float> moment2() { return {moment2_.get(), Elements(moment2_)}; }
   // A tensor's part of an arena.
@@ -48,28 +50,46 @@ class ParamStore {
     return arena.subspan(static_cast<size_t>(tensor.offset), tensor.size());
   }
   void ZeroGrad();
-  int64_t bytes() const;  // of all arenas
+  int64_t bytes() const;  // of all arenas in the process's memory
+
+  const KernelTable* device() const { return device_; }  // null: the process's memory
+  void Upload();
+  void Download();
+  // REQUIRE a device that trains. The sum is of the gradient; the device is waited for.
+  AdamWArenas device_arenas();
+  double DeviceSumOfSquares();
 
  protected:
-  ParamStore() = default;
+  // `kernels` null, or of the process's memory: the arenas are there.
+  explicit ParamStore(const KernelTable* kernels);
   // Every tensor, then memory, then views.
   void AddTensor(std::string name, int64_t rows, int64_t cols, bool is_vector = false);
-  void AllocateMaster() { master_ = MakeAlignedFloats(size_); }
+  void AllocateMaster();
   void AllocateTraining();  // gradient and moments
-  // REQUIRES a tensor of that name; data null where the arena is not allocated.
-  View MasterOf(const std::string& name) const { return ViewOf(name, master_.get()); }
-  View GradOf(const std::string& name) const { return ViewOf(name, grad_.get()); }
+  // REQUIRES a tensor of that name; data null where the arena is not allocated. As kernels read
+  // them: the compute copy as a matrix, the fp32 master as a vector, the gradient.
+  View MasterOf(const std::string& name) const;
+  float* VectorOf(const std::string& name) const;
+  View GradOf(const std::string& name) const;
 
  private:
   size_t Elements(const AlignedFloats& arena) const {
     return arena == nullptr ? 0 : static_cast<size_t>(size_);
   }
-  View ViewOf(const std::string& name, float* arena) const;
+  View ViewOf(const std::string& name, void* arena, ElementType type) const;
+  DeviceBuffer OnDevice(ElementType type, const std::string& what) const;
 
   std::vector<Tensor> tensors_;
   std::unordered_map<std::string, size_t> by_name_;  // index into tensors_
   int64_t size_ = 0;
   AlignedFloats master_, grad_, moment1_, moment2_;
+  const KernelTable* const device_;
+  struct DeviceArenas {
+    DeviceBuffer master, grad, moment1, moment2;
+    DeviceBuffer copy;  // where the device computes in bf16
+    DeviceBuffer sum;   // one fp64
+  };
+  DeviceArenas on_device_;
 };
 
 }  // namespace mft

@@ -13,6 +13,15 @@
 
 namespace mft {
 
+namespace {
+// Lists of a chunk of so many rows: at most 32 bytes a row, and offsets of its segments.
+size_t BatchBytes(int64_t max_rows) {
+  constexpr int64_t kRowBytes = 48;
+  constexpr int64_t kOtherBytes = 1 << 16;
+  return static_cast<size_t>(max_rows * kRowBytes + kOtherBytes);
+}
+}  // namespace
+
 Transformer::Transformer(WeightSource& weights,
                          const LoraStore& adapters,
                          const KernelTable& kernels,
@@ -21,14 +30,41 @@ Transformer::Transformer(WeightSource& weights,
       adapters_(adapters),
       kernels_(kernels),
       params_(weights.params()),
-      options_(options),
-      plan_(PlanMemory(params_, adapters.inner_cols(), options)),
-      arena_(static_cast<size_t>(plan_.total())),
+      options_(Fitted(options, kernels)),
+      plan_(PlanMemory(params_, adapters.inner_cols(), options_)),
+      arena_(static_cast<size_t>(plan_.total()), kernels.memory),
+      batch_(kernels.memory, BatchBytes(options.max_rows)),
       rotary_table_(RotaryTable(params_, options.max_positions)),
       position_(static_cast<size_t>(options.max_rows)),
       row_pack_(static_cast<size_t>(options.max_rows)),
       row_in_pack_(static_cast<size_t>(options.max_rows)) {
   TakeMemory();
+  TakeTables();
+}
+
+TransformerOptions Transformer::Fitted(TransformerOptions options, const KernelTable& kernels) {
+  options.type = kernels.type;
+  return options;
+}
+
+// The rotary table where kernels read it, and the sums that they write.
+void Transformer::TakeTables() {
+  kernel_rotary_ = rotary_table_.data();
+  if (const DeviceMemory* memory = kernels_.memory; memory != nullptr) {
+    const size_t bytes = rotary_table_.size() * sizeof(float);
+    device_tables_ = AllocateOnDevice(*memory, sizeof(Sums) + bytes, "the rotary table");
+    kernel_sums_ = reinterpret_cast<Sums*>(device_tables_.get());
+    memory->upload(kernel_sums_, &sums_, sizeof(Sums));
+    memory->upload(device_tables_.get() + sizeof(Sums), rotary_table_.data(), bytes);
+    kernel_rotary_ = reinterpret_cast<const float*>(device_tables_.get() + sizeof(Sums));
+  }
+  loss_.sum = &kernel_sums_->call;
+}
+
+void Transformer::RequireProcessMemory() const {
+  if (kernels_.memory != nullptr) {
+    throw std::logic_error("generation runs on the CPU only");
+  }
 }
 
 Saved Transformer::SavedOf(int64_t block, const Tile& tile) const {
@@ -74,6 +110,8 @@ BlockContext Transformer::ContextOf(const Tile& tile, int64_t layer) {
   if (dropout.probability > 0) {
     dropout.pack += tile.begin;
     dropout.row += tile.begin;
+    dropout.host_pack += tile.begin;
+    dropout.host_row += tile.begin;
   }
   return {.kernels = kernels_,
           .params = params_,
@@ -81,9 +119,11 @@ BlockContext Transformer::ContextOf(const Tile& tile, int64_t layer) {
                         .kv_heads = params_.n_kv_heads,
                         .head_dim = params_.head_dim,
                         .cu_q = tile.cu_seqlens,
-                        .cu_k = tile.cu_seqlens},
-          .position = position_.data() + tile.begin,
-          .rotary_table = rotary_table_.data(),
+                        .cu_k = tile.cu_seqlens,
+                        .device_cu_q = tile.kernel_cu_seqlens,
+                        .device_cu_k = tile.kernel_cu_seqlens},
+          .position = kernel_position_ + tile.begin,
+          .rotary_table = kernel_rotary_,
           .scratch = ScratchOf(tile.rows),
           .policy = PolicyOf(options_).Of(layer),
           .dropout = dropout,
@@ -97,12 +137,13 @@ std::span<int64_t> Transformer::ExpertRowsOf(int64_t layer) {
 
 void Transformer::SetTiles(std::span<const int32_t> cu_seqlens) {
   tiles_.clear();
-  for (const auto [begin, end] :
-       GroupSegments(cu_seqlens, TileRows(options_.max_rows, options_.max_positions))) {
+  for (const auto [begin, end] : GroupSegments(
+           cu_seqlens, TileRows(options_.max_rows, options_.max_positions, options_.sizes))) {
     Tile tile{.begin = cu_seqlens[begin], .rows = cu_seqlens[end] - cu_seqlens[begin]};
     for (size_t i = begin; i <= end; ++i) {
       tile.cu_seqlens.push_back(cu_seqlens[i] - cu_seqlens[begin]);
     }
+    tile.kernel_cu_seqlens = batch_.Put(std::span<const int32_t>(tile.cu_seqlens));
     tiles_.push_back(std::move(tile));
   }
 }
@@ -123,6 +164,8 @@ void Transformer::SetPositions(std::span<const int32_t> cu_seqlens) {
       position_[static_cast<size_t>(row)] = row - cu_seqlens[segment];
     }
   }
+  kernel_position_ =
+      batch_.Put(std::span<const int32_t>(position_).first(static_cast<size_t>(rows)));
 }
 
 void Transformer::SetDropout(const Rows& rows) {
@@ -139,6 +182,11 @@ void Transformer::SetDropout(const Rows& rows) {
       row_in_pack_[static_cast<size_t>(row)] = rows.pack_row[s] + row - rows.cu_seqlens[s];
     }
   }
+  const size_t count = rows.tokens.size();
+  dropout_.pack = batch_.Put(std::span<const int64_t>(row_pack_).first(count));
+  dropout_.row = batch_.Put(std::span<const int32_t>(row_in_pack_).first(count));
+  dropout_.host_pack = row_pack_.data();
+  dropout_.host_row = row_in_pack_.data();
   dropout_.probability = options_.dropout;
   dropout_.step = rows.step;
 }
@@ -147,7 +195,8 @@ void Transformer::Forward(std::span<const int32_t> tokens, std::span<const int32
   SetPositions(cu_seqlens);
   SetTiles(cu_seqlens);
   const auto rows = static_cast<int64_t>(tokens.size());
-  kernels_.gather_rows(inputs_[0].Rows(0, rows), weights_.head().embeddings.data, tokens.data());
+  kernel_tokens_ = batch_.Put(tokens);
+  kernels_.gather_rows(inputs_[0].Rows(0, rows), weights_.head().embeddings.data, kernel_tokens_);
   for (int64_t layer = 0; layer < params_.n_layers; ++layer) {
     const BlockLease weights = weights_.Acquire(layer, Phase::kForward);
     for (const Tile& tile : tiles_) {
@@ -188,28 +237,52 @@ Transformer::LossLists Transformer::CollectLossRows(const Rows& rows) const {
   return lists;
 }
 
+LossRows Transformer::PutLossRows(const LossLists& lists) {
+  LossRows rows = lists.rows();
+  rows.device_index = batch_.Put(rows.index);
+  rows.device_target = batch_.Put(rows.target);
+  rows.device_weight = batch_.Put(rows.weight);
+  return rows;
+}
+
+double Transformer::TakeLoss() {
+  Sums sums = sums_;
+  if (kernels_.memory != nullptr) {
+    kernels_.memory->download(&sums, kernel_sums_, sizeof sums);
+    kernels_.memory->upload(kernel_sums_, &sums_, sizeof sums_);  // zeros
+  }
+  sums_ = {};
+  return sums.total;
+}
+
 double Transformer::ForwardBackward(const Rows& rows) {
+  AddForwardBackward(rows);
+  return TakeLoss();
+}
+
+void Transformer::AddForwardBackward(const Rows& rows) {
   const LossLists loss = CollectLossRows(rows);
   if (loss.index.empty()) {
-    return 0;  // nothing to learn here: the gradient is exactly zero
+    return;  // nothing to learn here: the gradient is exactly zero
   }
+  batch_.Reset();
   const auto count = static_cast<int64_t>(rows.tokens.size());
   SetDropout(rows);
   counts_routing_ = true;
   Forward(rows.tokens, rows.cu_seqlens);
   counts_routing_ = false;
-  const double sum = HeadLossBackward(kernels_,
-                                      weights_.head(),
-                                      static_cast<float>(params_.norm_eps),
-                                      inputs_.back().Rows(0, count),
-                                      loss.rows(),
-                                      loss_);
+  HeadLossBackward(kernels_,
+                   weights_.head(),
+                   static_cast<float>(params_.norm_eps),
+                   inputs_.back().Rows(0, count),
+                   PutLossRows(loss),
+                   loss_);
   Backward();
   if (const HeadGrads* grads = weights_.head().grads; grads != nullptr) {
-    kernels_.accumulate_rows(grads->embeddings, inputs_.back().Rows(0, count), rows.tokens.data());
+    kernels_.accumulate_rows(grads->embeddings, inputs_.back().Rows(0, count), kernel_tokens_);
   }
   dropout_.probability = 0;
-  return sum;
+  kernels_.fold_sum(&kernel_sums_->total, &kernel_sums_->call);
 }
 
 double Transformer::Loss(const Rows& rows) {
@@ -217,18 +290,22 @@ double Transformer::Loss(const Rows& rows) {
   if (loss.index.empty()) {
     return 0;
   }
+  batch_.Reset();
   Forward(rows.tokens, rows.cu_seqlens);
-  return HeadLoss(kernels_,
-                  weights_.head(),
-                  static_cast<float>(params_.norm_eps),
-                  inputs_.back().Rows(0, static_cast<int64_t>(rows.tokens.size())),
-                  loss.rows(),
-                  loss_);
+  HeadLoss(kernels_,
+           weights_.head(),
+           static_cast<float>(params_.norm_eps),
+           inputs_.back().Rows(0, static_cast<int64_t>(rows.tokens.size())),
+           PutLossRows(loss),
+           loss_);
+  kernels_.fold_sum(&kernel_sums_->total, &kernel_sums_->call);
+  return TakeLoss();
 }
 
 void Transformer::AllLogits(std::span<const int32_t> tokens,
                             std::span<const int32_t> cu_seqlens,
                             std::span<float> out) {
+  RequireProcessMemory();
   Forward(tokens, cu_seqlens);
   const auto rows = static_cast<int64_t>(tokens.size());
   for (int64_t begin = 0; begin < rows; begin += loss_.norm.rows) {
@@ -244,6 +321,8 @@ void Transformer::AllLogits(std::span<const int32_t> tokens,
 
 // One tile for all rows; positions go on where each conversation is.
 Transformer::Tile Transformer::TileOf(std::span<const Turn> turns) {
+  RequireProcessMemory();
+  kernel_position_ = position_.data();
   Tile tile;
   for (const Turn& turn : turns) {
     const auto rows = static_cast<int64_t>(turn.tokens.size());
@@ -303,7 +382,7 @@ void Transformer::Extend(std::span<const Turn> turns, std::span<float> logits) {
     const auto rows = static_cast<int64_t>(turn.tokens.size());
     end += rows;
     CacheOf(turn.conversation) += rows;
-    CopyRows(last.Rows(i, 1), inputs_.back().Rows(end - 1, 1));
+    kernels_.copy_rows(last.Rows(i, 1), inputs_.back().Rows(end - 1, 1));
   }
   HeadLogits(kernels_,
              weights_.head(),

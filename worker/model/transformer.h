@@ -11,6 +11,7 @@
 
 #include "common/checkpoint/activation_plan.h"
 #include "worker/model/arena.h"
+#include "worker/model/batch_memory.h"
 #include "worker/model/block.h"
 #include "worker/model/lora_store.h"
 #include "worker/model/loss.h"
@@ -39,6 +40,8 @@ struct TransformerOptions {
   uint64_t seed = 0;          // of dropout
   int64_t cache_rows = 0;     // > 0: generation; tokens of a conversation, whose keys are kept
   int64_t conversations = 1;  // at once, in generation
+  ExecutionSizes sizes = kCpuSizes;
+  ElementType type = ElementType::kF32;  // of activations: the kernel table's
 };
 
 // What a Transformer will take at most, bytes; the formula of the README.
@@ -53,8 +56,8 @@ struct MemoryPlan {
 // Threads: one at a time. Throws std::exception on programmer errors and on what LibTorch throws.
 class Transformer {
  public:
-  // `weights`, `adapters` and `kernels` must outlive it. The arena of MemoryPlan::total() is
-  // reserved here.
+  // `weights`, `adapters` and `kernels` must outlive it, and be of one device. The arena of
+  // MemoryPlan::total() is reserved here.
   Transformer(WeightSource& weights,
               const LoraStore& adapters,
               const KernelTable& kernels,
@@ -63,8 +66,13 @@ class Transformer {
   // Returns the sum of row_weight * cross entropy (fp64) and adds its gradient to the adapters'
   // gradient arena.
   double ForwardBackward(const Rows& rows);
-  // The same sum, forward only.
+  // The same, but the sum is added to what TakeLoss returns: nothing waits for the device.
+  void AddForwardBackward(const Rows& rows);
+  // The sum over rows of row_weight * cross entropy, forward only. REQUIRES: the losses of
+  // AddForwardBackward were taken.
   double Loss(const Rows& rows);
+  // Of all AddForwardBackward since the last call.
+  double TakeLoss();
   // Every row's logits [T, V], for tests and comparisons; `out` holds T * V floats.
   void AllLogits(std::span<const int32_t> tokens,
                  std::span<const int32_t> cu_seqlens,
@@ -72,7 +80,8 @@ class Transformer {
 
   // Generation: appends each turn's tokens to its conversation in the cache and writes the logits
   // of each one's last token [turns, V]. Weights are read once for all of them; what a conversation
-  // gets depends on the others by rounding at most. REQUIRES: no conversation twice.
+  // gets depends on the others by rounding at most. On the CPU only. REQUIRES: no conversation
+  // twice.
   // std::length_error past cache_rows of one, or max_rows of all.
   struct Turn {
     int64_t conversation = 0;  // below TransformerOptions::conversations
@@ -106,9 +115,12 @@ class Transformer {
     int64_t begin = 0;
     int64_t rows = 0;
     std::vector<int32_t> cu_seqlens;  // from 0
+    const int32_t* kernel_cu_seqlens = nullptr;
   };
+  static TransformerOptions Fitted(TransformerOptions options, const KernelTable& kernels);
   static RecomputePlan PolicyOf(const TransformerOptions& options);
   void TakeMemory();
+  void TakeTables();
   void TakeWorkMemory();
   void TakeExpertMemory(int64_t rows);
   Saved SavedOf(int64_t block, const Tile& tile) const;
@@ -126,6 +138,8 @@ class Transformer {
   void Forward(std::span<const int32_t> tokens, std::span<const int32_t> cu_seqlens);
   void Backward();
   LossLists CollectLossRows(const Rows& rows) const;
+  LossRows PutLossRows(const LossLists& lists);
+  void RequireProcessMemory() const;
 
   WeightSource& weights_;
   const LoraStore& adapters_;
@@ -134,8 +148,20 @@ class Transformer {
   const TransformerOptions options_;
   const MemoryPlan plan_;
   Arena arena_;
+  BatchMemory batch_;
   std::vector<float> rotary_table_;
+  DeviceBuffer device_tables_;            // on a device: the rotary table, and sums_
+  const float* kernel_rotary_ = nullptr;  // rotary_table_ where kernels read it
   std::vector<int32_t> position_;
+  const int32_t* kernel_position_ = nullptr;
+  const int32_t* kernel_tokens_ = nullptr;  // of the chunk at work
+  // Of the losses: what the call at work adds up, and all since TakeLoss.
+  struct Sums {
+    double call = 0;
+    double total = 0;
+  };
+  Sums sums_;
+  Sums* kernel_sums_ = &sums_;
   std::vector<Tile> tiles_;           // of the chunk at work
   Dropout dropout_;                   // of the chunk at work; probability 0 in forward passes alone
   std::vector<int64_t> row_pack_;     // [max_rows] what dropout_ points to

@@ -17,8 +17,12 @@ struct SlotShape {
 // Views of the memory that blocks share: each may be rounded up to the arena's alignment.
 constexpr int64_t kMaxWorkViews = 20;
 
-// Rows of an adapter's input that are dropped at a time.
-constexpr int64_t kDropoutRows = 128;
+// Rows of an adapter's input that are dropped at a time: few stay in the CPU's cache, a GPU wants
+// many.
+int64_t DropoutRows(const TransformerOptions& options) {
+  constexpr int64_t kPartOfTile = 4;
+  return options.sizes.tile_rows / kPartOfTile;
+}
 
 int64_t WidestInput(const ModelParams& p) {
   return std::max({p.dim, p.n_heads * p.head_dim, p.hidden_dim});
@@ -46,13 +50,19 @@ bool IsOfPiece(const SlotShape& slot) {
   return IsMlpSlot(slot.slot) || slot.member == &Saved::expert_inner;
 }
 
-int64_t Bytes(int64_t rows, int64_t cols) {
-  return static_cast<int64_t>(Arena::Bytes(rows, cols));
+int64_t Bytes(int64_t rows, int64_t cols, ElementType type = ElementType::kF32) {
+  return static_cast<int64_t>(Arena::Bytes(rows, cols, type));
+}
+
+// Of a slot where activations have `type`.
+ElementType TypeOf(const SlotShape& slot, ElementType type) {
+  return slot.slot == ActivationSlot::kLse ? ElementType::kF32 : type;
 }
 
 int64_t HeadRowsOf(const TransformerOptions& options) {
-  return options.training || options.cache_rows == 0 ? std::min(kHeadRows, options.max_rows)
-                                                     : options.conversations;
+  return options.training || options.cache_rows == 0
+             ? std::min(options.sizes.head_rows, options.max_rows)
+             : options.conversations;
 }
 
 // A SoftmaxState for each row.
@@ -60,7 +70,7 @@ constexpr int64_t kStateFloats = sizeof(SoftmaxState) / sizeof(float);
 
 // A conversation's tokens are at most max_rows a call, whatever their positions.
 int64_t TileRowsOf(const TransformerOptions& options) {
-  return TileRows(options.max_rows, options.max_positions);
+  return TileRows(options.max_rows, options.max_positions, options.sizes);
 }
 
 int64_t BlocksThatKeep(const RecomputePlan& plan, ActivationSlot slot, int64_t blocks) {
@@ -88,35 +98,47 @@ MemoryPlan Transformer::PlanMemory(const ModelParams& params,
   const int64_t t = options.max_rows;
   for (const SlotShape& slot : Slots(params, inner)) {
     if (slot.slot == ActivationSlot::kInput) {
-      plan.kept_activations += (KeepsInputs(options) ? params.n_layers : 0) * Bytes(t, slot.cols);
+      plan.kept_activations +=
+          (KeepsInputs(options) ? params.n_layers : 0) * Bytes(t, slot.cols, options.type);
     } else {
       plan.kept_activations += BlocksThatKeep(PolicyOf(options), slot.slot, params.n_layers) *
-                               Bytes(t * slot.visits, slot.cols);
+                               Bytes(t * slot.visits, slot.cols, TypeOf(slot, options.type));
     }
   }
-  plan.kept_activations += Bytes(t, params.dim);  // the final residual stream, then its gradient
-  const int64_t cache =
-      Bytes(options.conversations * options.cache_rows, params.n_kv_heads * params.head_dim) *
-      params.n_layers * 2;
+  plan.kept_activations +=
+      Bytes(t, params.dim, options.type);  // the final residual stream, then its gradient
+  const int64_t cache = Bytes(options.conversations * options.cache_rows,
+                              params.n_kv_heads * params.head_dim,
+                              options.type) *
+                        params.n_layers * 2;
   plan.kv_cache = options.cache_rows > 0 ? cache : 0;
   const int64_t chunk = HeadRowsOf(options);
-  plan.loss = 3 * Bytes(chunk, params.dim) + Bytes(chunk, HeadColumns(params)) +
+  plan.loss = 3 * Bytes(chunk, params.dim, options.type) +
+              Bytes(chunk, HeadColumns(params, options.sizes), options.type) +
               Bytes(chunk, kStateFloats) + Bytes(2, chunk);
-  plan.work =
-      WorkBytes(PolicyOf(options).Most(), params, inner, sizeof(float), TileRowsOf(options)) +
-      kMaxWorkViews * static_cast<int64_t>(Arena::kAlignment);
-  plan.work += options.dropout > 0 ? Bytes(kDropoutRows, WidestInput(params)) : 0;
+  plan.work = WorkBytes(PolicyOf(options).Most(),
+                        params,
+                        inner,
+                        ElementBytes(options.type),
+                        TileRowsOf(options),
+                        options.sizes) +
+              kMaxWorkViews * static_cast<int64_t>(Arena::kAlignment);
+  plan.work +=
+      options.dropout > 0 ? Bytes(DropoutRows(options), WidestInput(params), options.type) : 0;
   return plan;
 }
 
 void Transformer::TakeMemory() {
   const int64_t t = options_.max_rows;
   const RecomputePlan policy = PolicyOf(options_);
+  const auto take = [this](int64_t rows, int64_t cols) {
+    return arena_.Take(rows, cols, options_.type);
+  };
   saved_.resize(static_cast<size_t>(params_.n_layers));
   inputs_.resize(saved_.size() + 1);
-  const View stream = KeepsInputs(options_) ? View{} : arena_.Take(t, params_.dim);
+  const View stream = KeepsInputs(options_) ? View{} : take(t, params_.dim);
   for (View& input : inputs_) {
-    input = KeepsInputs(options_) ? arena_.Take(t, params_.dim) : stream;
+    input = KeepsInputs(options_) ? take(t, params_.dim) : stream;
   }
   for (const SlotShape& slot : Slots(params_, adapters_.inner_cols())) {
     const bool is_input = slot.slot == ActivationSlot::kInput;
@@ -124,25 +146,26 @@ void Transformer::TakeMemory() {
       if (is_input) {
         saved_[layer].input = inputs_[layer];
       } else if (Keeps(policy.Of(static_cast<int64_t>(layer)), slot.slot)) {
-        saved_[layer].*slot.member = arena_.Take(t * slot.visits, slot.cols);
+        saved_[layer].*slot.member =
+            arena_.Take(t * slot.visits, slot.cols, TypeOf(slot, options_.type));
       }
     }
   }
   for (int64_t layer = 0; options_.cache_rows > 0 && layer < params_.n_layers; ++layer) {
     const int64_t kv = params_.n_kv_heads * params_.head_dim;
-    cache_keys_.push_back(arena_.Take(options_.conversations * options_.cache_rows, kv));
-    cache_values_.push_back(arena_.Take(options_.conversations * options_.cache_rows, kv));
+    cache_keys_.push_back(take(options_.conversations * options_.cache_rows, kv));
+    cache_values_.push_back(take(options_.conversations * options_.cache_rows, kv));
   }
   cache_used_.resize(static_cast<size_t>(options_.conversations));
   // The head works between the passes, when no block does.
   const size_t shared = arena_.used();
   const int64_t chunk = HeadRowsOf(options_);
-  loss_ = {.hidden = arena_.Take(chunk, params_.dim),
-           .norm = arena_.Take(chunk, params_.dim),
-           .sums = arena_.Take(chunk, params_.dim),
-           .logits = arena_.Take(chunk, HeadColumns(params_))};
-  loss_.state =
-      new (arena_.Take(chunk, kStateFloats).data) SoftmaxState[static_cast<size_t>(chunk)];
+  loss_ = {.hidden = take(chunk, params_.dim),
+           .norm = take(chunk, params_.dim),
+           .sums = take(chunk, params_.dim),
+           .logits = take(chunk, HeadColumns(params_, options_.sizes))};
+  // The first block of a row's columns sets all of its state.
+  loss_.state = static_cast<SoftmaxState*>(arena_.Take(chunk, kStateFloats).data);
   loss_.factors = arena_.Take(2, chunk);
   arena_.Rewind(shared);
   TakeWorkMemory();
@@ -151,36 +174,39 @@ void Transformer::TakeMemory() {
 void Transformer::TakeWorkMemory() {
   const RecomputePlan policy = PolicyOf(options_);
   const int64_t tile = TileRowsOf(options_);
+  const int64_t piece = MlpRows(tile, options_.sizes);
+  const auto take = [this](int64_t rows, int64_t cols) {
+    return arena_.Take(rows, cols, options_.type);
+  };
   const int64_t q = params_.n_heads * params_.head_dim;
   const int64_t kv = params_.n_kv_heads * params_.head_dim;
-  const View first = arena_.Take(tile, std::max(params_.dim, q));
-  const View second = arena_.Take(tile, std::max(params_.dim, q));
+  const View first = take(tile, std::max(params_.dim, q));
+  const View second = take(tile, std::max(params_.dim, q));
   if (options_.dropout > 0) {
     dropout_ = {.seed = options_.seed,
-                .pack = row_pack_.data(),
-                .row = row_in_pack_.data(),
-                .scratch = arena_.Take(kDropoutRows, WidestInput(params_))};
+                .scratch = take(DropoutRows(options_), WidestInput(params_))};
   }
   scratch_ = {.norm = first.Cols(0, params_.dim),
               .dq = first.Cols(0, q),
               .d_attention = second.Cols(0, q),
               .late_norm = second.Cols(0, params_.dim),
-              .act = arena_.Take(MlpRows(tile), params_.hidden_dim)};
+              .act = take(piece, params_.hidden_dim)};
   if (options_.training) {
-    scratch_.dk = arena_.Take(tile, kv);
-    scratch_.dv = arena_.Take(tile, kv);
-    scratch_.d_inner = arena_.Take(tile, adapters_.inner_cols().per_row);
+    scratch_.dk = take(tile, kv);
+    scratch_.dv = take(tile, kv);
+    scratch_.d_inner = take(tile, adapters_.inner_cols().per_row);
   }
   if (params_.moe) {
-    TakeExpertMemory(MlpRows(tile));
+    TakeExpertMemory(piece);
   }
   for (const SlotShape& slot : Slots(params_, adapters_.inner_cols())) {
     if (slot.slot == ActivationSlot::kInput || Keeps(policy.Most(), slot.slot)) {
       continue;
     }
-    const View view = slot.slot == ActivationSlot::kResidual
-                          ? scratch_.late_norm
-                          : arena_.Take(IsOfPiece(slot) ? MlpRows(tile) : tile, slot.cols);
+    const View view =
+        slot.slot == ActivationSlot::kResidual
+            ? scratch_.late_norm
+            : arena_.Take(IsOfPiece(slot) ? piece : tile, slot.cols, TypeOf(slot, options_.type));
     for (size_t layer = 0; layer < saved_.size(); ++layer) {
       if (!Keeps(policy.Of(static_cast<int64_t>(layer)), slot.slot)) {
         saved_[layer].*slot.member = view;
@@ -190,12 +216,13 @@ void Transformer::TakeWorkMemory() {
 }
 
 void Transformer::TakeExpertMemory(int64_t rows) {
-  scratch_.expert_rows = arena_.Take(rows, params_.dim);
-  scratch_.router = arena_.Take(rows, params_.moe->num_experts);
+  const auto take = [this, rows](int64_t cols) { return arena_.Take(rows, cols, options_.type); };
+  scratch_.expert_rows = take(params_.dim);
+  scratch_.router = take(params_.moe->num_experts);
   if (options_.training) {
-    scratch_.d_expert_inner = arena_.Take(rows, adapters_.inner_cols().per_expert);
+    scratch_.d_expert_inner = take(adapters_.inner_cols().per_expert);
   }
-  routing_ = std::make_unique<Routing>(*params_.moe, rows);
+  routing_ = std::make_unique<Routing>(*params_.moe, rows, kernels_);
   scratch_.routing = routing_.get();
   expert_rows_.resize(static_cast<size_t>(params_.n_layers * params_.moe->num_experts));
 }

@@ -103,4 +103,13 @@ std::unique_ptr<WeightSource> MakeOffloadedWeights(std::shared_ptr<const ModelWe
 // Of each of the two.
 int64_t OffloadedBlockBytes(const ModelWeights& files);
 
+// All weights in the memory of the kernels' device, matrices in the kernels' type. The files may be
+// closed afterwards. REQUIRES KernelTable::memory; errors as AllocateOnDevice.
+std::unique_ptr<WeightSource> MakeDeviceWeights(const ModelWeights& files,
+                                                const KernelTable& kernels);
+// The same without files, matrices drawn by the device: for measurements of any model's shapes.
+std::unique_ptr<WeightSource> MakeRandomDeviceWeights(const ModelParams& params,
+                                                      const KernelTable& kernels);
+int64_t DeviceWeightBytes(const ModelParams& params, ElementType matrices);
+
 }  // namespace mft

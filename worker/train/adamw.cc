@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/train/adamw.h"
 
+#include <cmath>
+
 #include "common/base/status.h"
 #include "common/base/strings.h"
 

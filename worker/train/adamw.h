@@ -2,26 +2,15 @@
 // AdamW on flat arenas (Loshchilov and Hutter, 2019; torch.optim.AdamW's order of operations).
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <span>
+
+#include "worker/kernels/adamw_element.h"
 
 namespace mft {
 
 inline constexpr double kAdamBeta2 = 0.95;
 inline constexpr double kAdamEps = 1e-8;
-
-// The scalars of one update, computed in double and applied in fp32.
-struct AdamWScalars {
-  float decay = 1;  // 1 - lr weight_decay
-  float one_minus_beta1 = 0;
-  float beta2 = 0;
-  float one_minus_beta2 = 0;
-  float step_size = 0;                // lr / (1 - beta1^t)
-  float inverse_root_correction = 1;  // 1 / sqrt(1 - beta2^t)
-  float eps = 0;
-  float grad_scale = 1;  // the clipping factor
-};
 
 struct AdamWOptions {
   double lr = 0;
@@ -32,15 +21,6 @@ struct AdamWOptions {
 };
 
 AdamWScalars MakeAdamWScalars(const AdamWOptions& options);
-
-// One element: gradient g into the moments m and v and the weight.
-inline void AdamWElement(const AdamWScalars& s, float g, float& m, float& v, float& weight) {
-  g *= s.grad_scale;
-  weight *= s.decay;
-  m += (g - m) * s.one_minus_beta1;
-  v = v * s.beta2 + g * g * s.one_minus_beta2;
-  weight -= s.step_size * (m / (std::sqrt(v) * s.inverse_root_correction + s.eps));
-}
 
 // Flat fp32 arenas of one length: master weights, gradient, first and second moment.
 struct AdamWState {

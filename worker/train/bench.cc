@@ -2,37 +2,32 @@
 #include "worker/train/bench.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <memory>
 #include <numeric>
 #include <optional>
 #include <ostream>
-#include <sstream>
-#include <system_error>
 #include <utility>
 
-#include "common/base/files.h"
 #include "common/base/json.h"
 #include "common/base/strings.h"
 #include "worker/kernels/cpu_runtime.h"
 #include "worker/model/full_store.h"
 #include "worker/model/kernel_profile.h"
 #include "worker/model/transformer.h"
-#include "worker/train/adamw.h"
+#include "worker/train/bench_lengths.h"
+#include "worker/train/bench_yardstick.h"
 #include "worker/train/chunks.h"
 #include "worker/train/grad_clip.h"
 #include "worker/train/memory_planner.h"
-#include "worker/train/numeric_plan.h"
+#include "worker/train/optimizer.h"
 #include "worker/train/reporter.h"
 #include "worker/train/session.h"
 
 namespace mft {
 
 namespace {
-constexpr int64_t kMatmulSize = 2048;
-constexpr int64_t kMaxTokens = int64_t{1} << 26;  // of a step
 constexpr double kGiga = 1e9;
 
 double Now() {
@@ -44,45 +39,6 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-Result<std::vector<int64_t>> Lengths(const BenchArgs& args) {
-  std::vector<int64_t> lengths;
-  if (args.lengths_file.empty()) {
-    if (args.documents > kMaxTokens / args.document_tokens) {
-      return InvalidArgument(StrCat("--documents ",
-                                    args.documents,
-                                    " of ",
-                                    args.document_tokens,
-                                    " tokens: a step has at most ",
-                                    kMaxTokens,
-                                    " tokens"));
-    }
-    lengths.assign(static_cast<size_t>(args.documents), args.document_tokens);
-    return lengths;
-  }
-  MFT_ASSIGN_OR_RETURN(const std::string text, ReadFile(args.lengths_file));
-  std::istringstream words(text);
-  int64_t sum = 0;
-  for (std::string word; words >> word;) {
-    int64_t length = 0;
-    const char* end = word.data() + word.size();
-    const auto [rest, error] = std::from_chars(word.data(), end, length);
-    if (error != std::errc() || rest != end || length < 1 || length > kMaxTokens - sum) {
-      return InvalidArgument(StrCat(args.lengths_file,
-                                    ": ",
-                                    word,
-                                    ": lengths are whole numbers from 1, of at most ",
-                                    kMaxTokens,
-                                    " tokens together"));
-    }
-    sum += length;
-    lengths.push_back(length);
-  }
-  if (lengths.empty()) {
-    return InvalidArgument(StrCat(args.lengths_file, ": no lengths"));
-  }
-  return lengths;
-}
-
 Result<RecomputePolicy> PolicyNamed(const std::string& name) {
   for (const RecomputePolicy policy :
        {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
@@ -91,30 +47,6 @@ Result<RecomputePolicy> PolicyNamed(const std::string& name) {
     }
   }
   return InvalidArgument(StrCat("--recompute ", name, ": nothing, mlp or block"));
-}
-
-// All documents of a step, every token with loss.
-MicroBatch RandomBatch(const std::vector<int64_t>& lengths, int64_t vocab_size) {
-  const auto rows =
-      static_cast<size_t>(std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
-  MicroBatch batch{.x = std::vector<int32_t>(rows),
-                   .y = std::vector<int32_t>(rows),
-                   .mask = std::vector<uint8_t>(rows, 1),
-                   .row_weight = std::vector<float>(rows, 1.0F / static_cast<float>(rows)),
-                   .cu_seqlens = {0},
-                   .loss_tokens = static_cast<int64_t>(rows)};
-  uint64_t state = 1;
-  for (size_t i = 0; i < rows; ++i) {
-    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
-    batch.x[i] = static_cast<int32_t>((state >> 33) % static_cast<uint64_t>(vocab_size));
-    batch.y[i > 0 ? i - 1 : rows - 1] = batch.x[i];
-  }
-  for (const int64_t length : lengths) {
-    batch.pack.push_back(static_cast<int64_t>(batch.pack.size()));
-    batch.pack_row.push_back(0);
-    batch.cu_seqlens.push_back(batch.cu_seqlens.back() + static_cast<int32_t>(length));
-  }
-  return batch;
 }
 
 // F of numerics.md for the whole step: 4 N + 6 P + 7 l (heads x head_dim) L a token, 6 N where N is
@@ -136,35 +68,40 @@ double StepFlops(const ModelParams& params,
          7 * squares * static_cast<double>(params.n_heads * params.head_dim * params.n_layers);
 }
 
-LoraStoreOptions AdaptersOf(const BenchArgs& args) {
+LoraStoreOptions AdaptersOf(const BenchArgs& args, const KernelTable& kernels) {
   return {.rank = args.rank,
           .target_modules = args.full ? std::vector<std::string>() : args.target_modules,
-          .training = !args.full};
+          .training = !args.full,
+          .kernels = &kernels};
 }
 
 // A training step like Trainer::TrainStep, without its data and its reports.
 class StepRunner {
  public:
   StepRunner(const BenchArgs& args,
-             const RecomputePlan& policy,
+             const MemoryChoice& memory,
              std::vector<int64_t> lengths,
              const KernelTable& kernels,
              FullStore* full,
              WeightSource& weights)
-      : lora_(weights.params(), AdaptersOf(args)),
+      : kernels_(kernels),
+        lora_(weights.params(), AdaptersOf(args, kernels)),
         trained_(full != nullptr ? static_cast<ParamStore&>(*full) : lora_) {
     if (args.phases) {
       profile_.emplace(kernels, weights);
     }
     const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
     const int64_t rows = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
-    const int64_t chunk_rows = ChunkRows(rows, longest);
-    model_ = std::make_unique<Transformer>(
-        weights,
-        lora_,
-        profile_ ? profile_->kernels() : kernels,
-        TransformerOptions{.policy = policy, .max_rows = chunk_rows, .max_positions = longest});
+    const int64_t chunk_rows = ChunkRows(rows, longest, memory.sizes);
+    model_ = std::make_unique<Transformer>(weights,
+                                           lora_,
+                                           profile_ ? profile_->kernels() : kernels,
+                                           TransformerOptions{.policy = memory.policy,
+                                                              .max_rows = chunk_rows,
+                                                              .max_positions = longest,
+                                                              .sizes = memory.sizes});
     InitAdapter(1, false, lora_);
+    lora_.Upload();
     chunks_ = SplitIntoChunks(RandomBatch(lengths, weights.params().vocab_size), chunk_rows);
   }
 
@@ -173,24 +110,29 @@ class StepRunner {
     const double begin = Now();
     trained_.ZeroGrad();
     for (const MicroBatch& chunk : chunks_) {
-      loss_ += model_->ForwardBackward({.tokens = chunk.x,
-                                        .targets = chunk.y,
-                                        .row_weight = chunk.row_weight,
-                                        .cu_seqlens = chunk.cu_seqlens,
-                                        .pack = chunk.pack,
-                                        .pack_row = chunk.pack_row});
+      model_->AddForwardBackward({.tokens = chunk.x,
+                                  .targets = chunk.y,
+                                  .row_weight = chunk.row_weight,
+                                  .cu_seqlens = chunk.cu_seqlens,
+                                  .pack = chunk.pack,
+                                  .pack_row = chunk.pack_row});
     }
+    loss_ = model_->TakeLoss();
     const double backward = Now();
-    const double norm = std::sqrt(SumOfSquares(trained_.grad()));
-    AdamWUpdate({trained_.master(), trained_.grad(), trained_.moment1(), trained_.moment2()},
-                {.lr = 1e-4,
-                 .beta1 = 0.9,
-                 .weight_decay = 0.1,
-                 .grad_scale = ClipFactor(norm, 1.0),
-                 .update = ++updates_});
+    UpdateWeights(trained_,
+                  {.lr = 1e-4,
+                   .beta1 = 0.9,
+                   .weight_decay = 0.1,
+                   .grad_scale = ClipFactor(GradNorm(trained_), 1.0),
+                   .update = ++updates_});
+    if (kernels_.memory != nullptr) {
+      kernels_.memory->synchronize();
+    }
     update_seconds_ += Now() - backward;
     return Now() - begin;
   }
+
+  double loss() const { return loss_; }  // of the last step
 
   void ResetProfile() {
     update_seconds_ = 0;
@@ -211,6 +153,7 @@ class StepRunner {
   }
 
  private:
+  const KernelTable& kernels_;
   LoraStore lora_;
   ParamStore& trained_;
   std::optional<KernelProfile> profile_;
@@ -221,16 +164,54 @@ class StepRunner {
   int64_t updates_ = 0;
 };
 
+// What a bench computes with. `files` null: random weights.
+struct Bench {
+  TrainDevice device;
+  ModelParams params;
+  std::shared_ptr<const ModelWeights> files;
+  std::string precision;
+  const KernelTable& kernels() const { return KernelsFor(precision, device, params.head_dim); }
+};
+
+Result<Bench> OpenBench(const BenchArgs& args) {
+  Bench bench;
+  MFT_ASSIGN_OR_RETURN(bench.device, OpenTrainDevice(args.device, 0));
+  MFT_RETURN_IF_ERROR(CheckPrecision(args.precision, bench.device));
+  MFT_ASSIGN_OR_RETURN(bench.params, ReadModelParams(args.model_dir));
+  if (args.random_weights && (!bench.device.is_cuda() || args.full)) {
+    return InvalidArgument("--random-weights: only on CUDA, and not with --full");
+  }
+  if (!args.random_weights) {
+    MFT_ASSIGN_OR_RETURN(bench.files, ModelWeights::Open(args.model_dir, bench.params));
+  }
+  bench.precision = ResolvePrecision(
+      args.precision, bench.files == nullptr || bench.files->is_bf16(), bench.device);
+  return bench;
+}
+
+std::unique_ptr<WeightSource> WeightsOf(const Bench& bench, const FullStore* full, bool offload) {
+  if (full != nullptr) {
+    return full->AsWeights();
+  }
+  if (bench.files == nullptr) {
+    return MakeRandomDeviceWeights(bench.params, bench.kernels());
+  }
+  return bench.device.is_cuda() ? MakeDeviceWeights(*bench.files, bench.kernels())
+         : offload              ? MakeOffloadedWeights(bench.files)
+                                : MakeResidentWeights(bench.files);
+}
+
 MemoryJob MemoryJobOf(const BenchArgs& args,
-                      const ModelWeights& files,
+                      const Bench& bench,
                       const std::vector<int64_t>& lengths) {
-  return {.params = files.params(),
-          .weights = WeightBytesOf(files),
+  return {.params = bench.params,
+          .weights = bench.files == nullptr ? WeightBytes{} : WeightBytesOf(*bench.files),
           .rank = args.rank,
-          .target_modules = AdaptersOf(args).target_modules,
+          .target_modules = AdaptersOf(args, bench.kernels()).target_modules,
           .full = args.full,
           .microbatch_rows = std::accumulate(lengths.begin(), lengths.end(), int64_t{0}),
-          .longest_document = *std::max_element(lengths.begin(), lengths.end())};
+          .longest_document = *std::max_element(lengths.begin(), lengths.end()),
+          .device = bench.device.is_cuda() ? &bench.kernels() : nullptr};
 }
 
 // One entry a round. `rates`: of the yardstick, the better of its two beside the step, FLOP/s.
@@ -240,12 +221,13 @@ struct Rounds {
   std::vector<double> ratios;
 };
 
-Rounds TimeRounds(StepRunner& runner, int64_t count, double flops, bool bf16) {
+Rounds TimeRounds(StepRunner& runner, int64_t count, double flops, const Bench& bench) {
   Rounds rounds;
-  double rate = MatmulFlopsPerSecond(kMatmulSize, bf16);
+  const bool bf16 = bench.precision == "bf16";
+  double rate = YardstickFlopsPerSecond(bench.kernels(), bf16);
   for (int64_t round = 0; round < count; ++round) {
     rounds.seconds.push_back(runner.Step());
-    const double after = MatmulFlopsPerSecond(kMatmulSize, bf16);
+    const double after = YardstickFlopsPerSecond(bench.kernels(), bf16);
     rounds.rates.push_back(std::max(rate, after));
     rounds.ratios.push_back(flops / rounds.seconds.back() / rounds.rates.back());
     rate = after;
@@ -276,9 +258,9 @@ void PrintText(const Json& report, std::ostream& out) {
       << number("tokens_per_second", 0) << " tokens/s, peak "
       << FormatBytes(report["peak_bytes"].get<int64_t>()) << ", model opened in "
       << number("open_seconds", 2) << " s\n"
-      << number("gflops", 1) << " GFLOP/s, " << number("ratio", 3)
-      << " of the rate of LibTorch's product of " << report["precision"].get<std::string>()
-      << " matrices, " << number("matmul_gflops", 1) << " GFLOP/s\n";
+      << number("gflops", 1) << " GFLOP/s, " << number("ratio", 3) << " of the rate of "
+      << report["precision"].get<std::string>() << " matrices' product, "
+      << number("matmul_gflops", 1) << " GFLOP/s\n";
   if (!report.contains("operations")) {
     return;
   }
@@ -294,36 +276,38 @@ void PrintText(const Json& report, std::ostream& out) {
 }  // namespace
 
 Status RunBench(const BenchArgs& args, std::ostream& out) {
-  MFT_ASSIGN_OR_RETURN(const std::vector<int64_t> lengths, Lengths(args));
-  MFT_RETURN_IF_ERROR(CheckPrecision(args.precision));
+  MFT_ASSIGN_OR_RETURN(const std::vector<int64_t> lengths, BenchLengths(args));
   MFT_ASSIGN_OR_RETURN(const RecomputePolicy wish, PolicyNamed(args.recompute));
   const double begin = Now();
-  MFT_ASSIGN_OR_RETURN(const ModelParams params, ReadModelParams(args.model_dir));
-  MFT_ASSIGN_OR_RETURN(const auto files, ModelWeights::Open(args.model_dir, params));
-  MFT_ASSIGN_OR_RETURN(const int64_t allowed, AllowedMemory());
-  MFT_ASSIGN_OR_RETURN(const MemoryChoice memory,
-                       ChooseMemory(MemoryJobOf(args, *files, lengths), wish, allowed));
-  const auto full = args.full ? std::make_unique<FullStore>(*files) : nullptr;
-  const auto weights = args.full        ? full->AsWeights()
-                       : memory.offload ? MakeOffloadedWeights(files)
-                                        : MakeResidentWeights(files);
+  MFT_ASSIGN_OR_RETURN(const Bench bench, OpenBench(args));
+  const MemoryJob job = MemoryJobOf(args, bench, lengths);
+  MFT_ASSIGN_OR_RETURN(const int64_t allowed, AllowedMemory(job.device));
+  MFT_ASSIGN_OR_RETURN(const MemoryChoice memory, ChooseMemory(job, wish, allowed));
+  const auto full =
+      args.full ? std::make_unique<FullStore>(*bench.files, &bench.kernels()) : nullptr;
+  const auto weights = WeightsOf(bench, full.get(), memory.offload);
   const double open_seconds = Now() - begin;
-  const std::string precision = ResolvePrecision(args.precision, files->is_bf16());
-  StepRunner runner(args, memory.policy, lengths, KernelsFor(precision), full.get(), *weights);
+  StepRunner runner(args, memory, lengths, bench.kernels(), full.get(), *weights);
   runner.Step();
-  const int64_t peak = ReadProcessMemory().peak_bytes;  // before the yardstick's own matrices
+  // Before the yardstick's own matrices.
+  const int64_t peak = job.device == nullptr ? ReadProcessMemory().peak_bytes
+                                             : allowed - job.device->memory->free_bytes();
   runner.ResetProfile();
-  const double flops = StepFlops(weights->params(), args, lengths);
-  const Rounds rounds = TimeRounds(runner, args.rounds, flops, precision == "bf16");
+  const double flops = StepFlops(bench.params, args, lengths);
+  const Rounds rounds = TimeRounds(runner, args.rounds, flops, bench);
   const auto tokens =
       static_cast<double>(std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
   Json report = {{"tokens", static_cast<int64_t>(tokens)},
                  {"documents", lengths.size()},
-                 {"precision", precision},
-                 {"recompute", DescribePlan(memory.policy, files->params().n_layers)},
-                 {"kernels", std::string(KernelsFor(precision).name)},
+                 {"length_felt", LengthFelt(lengths)},
+                 {"device", bench.device.is_cuda() ? bench.device.name : bench.device.kind},
+                 {"precision", bench.precision},
+                 {"recompute", DescribePlan(memory.policy, bench.params.n_layers)},
+                 {"chunk_rows", ChunkRows(job.microbatch_rows, job.longest_document, memory.sizes)},
+                 {"kernels", std::string(bench.kernels().name)},
                  {"threads", CpuThreads()},
                  {"open_seconds", open_seconds},
+                 {"loss", runner.loss()},
                  {"seconds", Median(rounds.seconds)},
                  {"step_seconds", rounds.seconds},
                  {"tokens_per_second", tokens / Median(rounds.seconds)},

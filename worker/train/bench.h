@@ -22,9 +22,12 @@ struct BenchArgs {
   std::vector<std::string> target_modules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"};
   std::string recompute = "nothing";  // nothing | mlp | block (RecomputePolicy)
   std::string precision = "auto";     // auto | fp32 | bf16
-  int64_t rounds = 5;                 // timed steps, after one that is not
-  bool phases = false;                // time per operation too
-  std::string output = "text";        // text | json
+  std::string device = "cpu";         // auto | cuda | cpu
+  // The shapes of model_dir's params.json with values that the device draws: no file of weights.
+  bool random_weights = false;
+  int64_t rounds = 5;           // timed steps, after one that is not
+  bool phases = false;          // time per operation too
+  std::string output = "text";  // text | json
 };
 
 // A step is whole: gradient of all documents in chunks, clipping, AdamW. INVALID_ARGUMENT and

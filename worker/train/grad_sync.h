@@ -14,7 +14,7 @@ namespace mft {
 // for the last microbatch costs little: adapters' gradients are a small part of a step's traffic,
 // and one call is one order of summation.
 inline void SumOverRanks(Ranks& ranks, std::span<float> gradient) {
-  ranks.Sum(gradient);
+  ranks.SumGradient(gradient);
 }
 
 }  // namespace mft

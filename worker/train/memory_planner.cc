@@ -55,6 +55,44 @@ std::vector<RecomputePlan> PlansFrom(RecomputePolicy wish, int64_t num_blocks) {
   return plans;
 }
 
+// Of a device: CUDA's and cuBLAS's code and workspaces, pieces that LibTorch's allocator keeps.
+constexpr int64_t kDeviceRuntimeBytes = int64_t{1} << 30;
+
+// FlashAttention's own outputs and the sums of its backward pass, bf16 and fp32.
+int64_t AttentionBytes(const ModelParams& params, int64_t rows) {
+  const int64_t q = params.n_heads * params.head_dim;
+  const int64_t kv = params.n_kv_heads * params.head_dim;
+  return rows * (q * (2 + 4) + 2 * 2 * (q + kv) + 2 * params.n_heads * 4);
+}
+
+MemoryForecast ForecastOnDevice(const MemoryJob& job, const MemoryPlan& plan, int64_t rows) {
+  const ElementType type = job.device->type;
+  const int64_t copy = type == ElementType::kBF16 ? ElementBytes(type) : 0;
+  const int64_t trained = job.full ? TotalParameters(job.params)
+                                   : LoraParameters(job.params, job.rank, job.target_modules);
+  return {.program = kDeviceRuntimeBytes + AttentionBytes(job.params, rows),
+          .weights = {.copied = job.full ? 0 : DeviceWeightBytes(job.params, type)},
+          .trained = (kTrainedStateBytes + copy) * trained,
+          .activations = plan.total()};
+}
+
+std::vector<ExecutionSizes> SizesToTry(const MemoryJob& job) {
+  if (job.device == nullptr) {
+    return {kCpuSizes};
+  }
+  std::vector<ExecutionSizes> sizes;
+  for (const int64_t rows : kGpuChunkRows) {
+    sizes.push_back(GpuSizes(rows));
+  }
+  return sizes;
+}
+
+// With everything recomputed.
+MemoryForecast LeastMemory(const MemoryJob& job) {
+  const bool offload = !job.full && job.device == nullptr;
+  return ForecastMemory(job, RecomputePolicy::kBlock, offload, SizesToTry(job).back());
+}
+
 // The longest document with which the job would fit; 0: none.
 int64_t LongestThatFits(MemoryJob job, int64_t allowed) {
   int64_t fits = 0;
@@ -63,7 +101,7 @@ int64_t LongestThatFits(MemoryJob job, int64_t allowed) {
     const int64_t middle = fits + (too_long - fits) / 2;
     job.longest_document = middle;
     job.microbatch_rows = std::min(job.microbatch_rows, std::max(middle, kTargetChunkRows));
-    const MemoryForecast least = ForecastMemory(job, RecomputePolicy::kBlock, !job.full);
+    const MemoryForecast least = LeastMemory(job);
     (least.peak() <= allowed ? fits : too_long) = middle;
   }
   return fits;
@@ -86,20 +124,29 @@ WeightBytes WeightBytesOf(const ModelWeights& files) {
   return bytes;
 }
 
-MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePlan policy, bool offload) {
+MemoryForecast ForecastMemory(const MemoryJob& job,
+                              RecomputePlan policy,
+                              bool offload,
+                              const ExecutionSizes& sizes) {
   WeightBytes weights = job.weights;
   if (job.full) {  // the file is read into the masters, and let go of
     weights = {};
   } else if (offload) {
     weights = {.mapped = 0, .copied = job.weights.head + 2 * job.weights.block};
   }
-  const MemoryPlan plan =
-      Transformer::PlanMemory(job.params,
-                              LoraInnerColumns(job.params, job.rank, job.target_modules),
-                              {.policy = policy,
-                               .max_rows = ChunkRows(job.microbatch_rows, job.longest_document),
-                               .max_positions = job.longest_document,
-                               .dropout = job.dropout});
+  const int64_t rows = ChunkRows(job.microbatch_rows, job.longest_document, sizes);
+  const MemoryPlan plan = Transformer::PlanMemory(
+      job.params,
+      LoraInnerColumns(job.params, job.rank, job.target_modules),
+      {.policy = policy,
+       .max_rows = rows,
+       .max_positions = job.longest_document,
+       .dropout = job.dropout,
+       .sizes = sizes,
+       .type = job.device == nullptr ? ElementType::kF32 : job.device->type});
+  if (job.device != nullptr) {
+    return ForecastOnDevice(job, plan, rows);
+  }
   return {.program = ReadProcessMemory().resident_bytes + kRuntimeBytes,
           .weights = weights,
           .trained = kTrainedStateBytes *
@@ -133,7 +180,10 @@ std::string DescribePlan(const RecomputePlan& plan, int64_t num_blocks) {
                 PolicyName(plan.policy));
 }
 
-Result<int64_t> AllowedMemory() {
+Result<int64_t> AllowedMemory(const KernelTable* device) {
+  if (device != nullptr) {
+    return device->memory->free_bytes();
+  }
   const int64_t pages = sysconf(_SC_PHYS_PAGES);
   const int64_t page_bytes = sysconf(_SC_PAGESIZE);
   if (pages <= 0 || page_bytes <= 0) {
@@ -149,23 +199,27 @@ Result<int64_t> AllowedMemory() {
 
 Result<MemoryChoice> ChooseMemory(const MemoryJob& job, RecomputePolicy wish, int64_t allowed) {
   for (const bool offload : {false, true}) {
-    if (offload && job.full) {
+    if (offload && (job.full || job.device != nullptr)) {
       break;
     }
     for (const RecomputePlan& plan : PlansFrom(wish, job.params.n_layers)) {
-      const MemoryForecast forecast = ForecastMemory(job, plan, offload);
-      if (forecast.peak() <= allowed) {
-        return MemoryChoice{.policy = plan, .offload = offload, .forecast = forecast};
+      for (const ExecutionSizes& sizes : SizesToTry(job)) {
+        const MemoryForecast forecast = ForecastMemory(job, plan, offload, sizes);
+        if (forecast.peak() <= allowed) {
+          return MemoryChoice{
+              .policy = plan, .offload = offload, .forecast = forecast, .sizes = sizes};
+        }
       }
     }
   }
-  const MemoryForecast least = ForecastMemory(job, RecomputePolicy::kBlock, !job.full);
+  const MemoryForecast least = LeastMemory(job);
   const int64_t rows = LongestThatFits(job, allowed);
   const std::string message = StrCat(
       "the job needs ",
       FormatBytes(least.needed()),
-      job.full ? " of memory with everything recomputed (weights "
-               : " of memory with everything recomputed and two blocks at a time (weights ",
+      job.device != nullptr ? " of the GPU's memory with everything recomputed (weights "
+      : job.full            ? " of memory with everything recomputed (weights "
+                 : " of memory with everything recomputed and two blocks at a time (weights ",
       FormatBytes(least.weights.copied),
       job.full ? ", all of it trained " : ", LoRA ",
       FormatBytes(least.trained),

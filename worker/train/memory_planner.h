@@ -12,6 +12,7 @@
 #include "common/checkpoint/activation_plan.h"
 #include "common/checkpoint/model_params.h"
 #include "common/checkpoint/model_weights.h"
+#include "worker/kernels/kernels.h"
 
 namespace mft {
 
@@ -35,11 +36,14 @@ struct MemoryJob {
   bool full = false;  // every weight is trained, there are no adapters
   double dropout = 0;
   int64_t microbatch_rows = 0;
-  int64_t longest_document = 0;  // rows
+  int64_t longest_document = 0;         // rows
+  const KernelTable* device = nullptr;  // what trains it; null: the CPU
 };
 
 struct MemoryForecast {
-  int64_t program = 0;  // this process as it is now, and LibTorch's buffers and threads
+  // This process as it is now, and LibTorch's buffers and threads; of a device what its libraries
+  // take, and what attention allocates.
+  int64_t program = 0;
   WeightBytes weights;
   int64_t trained = 0;      // weight, gradient, two moments of what is trained
   int64_t activations = 0;  // MemoryPlan::total()
@@ -47,26 +51,31 @@ struct MemoryForecast {
   // What must be there at the same time.
   int64_t needed() const { return program + weights.copied + trained + activations; }
 };
-// `offload`: of the offloaded weight source.
-MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePlan policy, bool offload = false);
+// `offload`: of the offloaded weight source. Of the device's memory where the job has one.
+MemoryForecast ForecastMemory(const MemoryJob& job,
+                              RecomputePlan policy,
+                              bool offload = false,
+                              const ExecutionSizes& sizes = kCpuSizes);
 
 std::string_view PolicyName(RecomputePolicy policy);  // "nothing", "mlp", "block"
 // "mlp", or "mlp of 3 of 8 blocks, otherwise nothing".
 std::string DescribePlan(const RecomputePlan& plan, int64_t num_blocks);
 
 // The machine's memory, or less where a control group's or the process's own limit (RLIMIT_DATA) is
-// lower.
-Result<int64_t> AllowedMemory();
+// lower. Of a device what is free now.
+Result<int64_t> AllowedMemory(const KernelTable* device = nullptr);
 
 struct MemoryChoice {
   RecomputePlan policy = RecomputePolicy::kBlock;
   bool offload = false;
   MemoryForecast forecast;
+  ExecutionSizes sizes = kCpuSizes;
 };
 // The policies that recompute least, from `wish` for every block on, with which the job's peak is
 // at most `allowed` bytes, the weights in memory; if there is none, with the weights offloaded. All
-// give the same bits. RESOURCE_EXHAUSTED (NOT_ENOUGH_MEMORY) says what the job needs, and the
-// longest document with which it would fit.
+// give the same bits. On a device, where weights are not offloaded, a chunk is as long as the
+// memory allows: shorter ones come before computing more again. RESOURCE_EXHAUSTED
+// (NOT_ENOUGH_MEMORY) says what the job needs, and the longest document with which it would fit.
 Result<MemoryChoice> ChooseMemory(const MemoryJob& job, RecomputePolicy wish, int64_t allowed);
 
 }  // namespace mft

@@ -6,30 +6,8 @@
 #include "common/base/strings.h"
 #include "common/journal/record.h"
 #include "worker/kernels/cpu_runtime.h"
-#include "worker/kernels/kernels.h"
 
 namespace mft {
-
-Status CheckPrecision(std::string_view precision) {
-  if (precision == "bf16" && CpuBf16Kernels() == nullptr) {
-    return FailedPrecondition(
-        "precision bf16: this processor has no instruction for it (AVX512-BF16); use auto or fp32");
-  }
-  if (precision != "auto" && precision != "fp32" && precision != "bf16") {
-    return Unimplemented(StrCat("precision ", precision, ": the CPU computes in fp32 or bf16"));
-  }
-  return Status::Ok();
-}
-
-std::string ResolvePrecision(std::string_view precision, bool bf16_weights) {
-  const bool bf16 =
-      precision == "bf16" || (precision == "auto" && bf16_weights && CpuBf16Kernels() != nullptr);
-  return bf16 ? "bf16" : "fp32";
-}
-
-const KernelTable& KernelsFor(std::string_view precision) {
-  return precision == "bf16" ? *CpuBf16Kernels() : CpuKernels();
-}
 
 NumericPlan ChoosePlan(const PlanWish& wish, const Json& previous) {
   NumericPlan plan;
@@ -40,11 +18,11 @@ NumericPlan ChoosePlan(const PlanWish& wish, const Json& previous) {
   plan.cpu_capability = CpuCapability();
   plan.torch_version = TorchVersion();
   plan.build = std::string(BuildId());
-  plan.precision = ResolvePrecision(wish.precision, wish.bf16_weights);
+  plan.precision = ResolvePrecision(wish.precision, wish.bf16_weights, wish.device);
   if (previous.is_object()) {
     const std::string precision = StringOr(previous, "precision", "");
     if (wish.precision == "auto" && (precision == "fp32" || precision == "bf16") &&
-        CheckPrecision(precision).ok()) {
+        CheckPrecision(precision, wish.device).ok()) {
       plan.precision = precision;
     }
     const int64_t chunk_rows = IntOr(previous, "chunk_rows", 0);
@@ -56,7 +34,7 @@ NumericPlan ChoosePlan(const PlanWish& wish, const Json& previous) {
       plan.threads = static_cast<int>(threads);
     }
   }
-  plan.kernels = std::string(KernelsFor(plan.precision).name);
+  plan.kernels = std::string(KernelsFor(plan.precision, wish.device, wish.head_dim).name);
   return plan;
 }
 

@@ -9,7 +9,7 @@
 
 #include "common/base/json.h"
 #include "common/base/status.h"
-#include "worker/kernels/kernels.h"
+#include "worker/train/train_device.h"
 
 namespace mft {
 
@@ -25,16 +25,6 @@ struct NumericPlan {
   std::string build;
 };
 
-// FAILED_PRECONDITION where this machine does not compute in `precision` (auto | fp32 | bf16).
-Status CheckPrecision(std::string_view precision);
-
-// auto: bf16 where the weights are bf16 and the processor multiplies it, otherwise fp32. REQUIRES
-// CheckPrecision.
-std::string ResolvePrecision(std::string_view precision, bool bf16_weights);
-
-// REQUIRES a precision that ResolvePrecision gave.
-const KernelTable& KernelsFor(std::string_view precision);
-
 struct PlanWish {
   std::string precision = "auto";
   bool bf16_weights = false;
@@ -44,6 +34,8 @@ struct PlanWish {
   int64_t ranks = 1;
   int threads = 1;             // at most
   bool threads_fixed = false;  // the user asked for this number
+  TrainDevice device;
+  int64_t head_dim = 0;  // of the model
 };
 
 // As wished, except that what `previous` (a checkpoint's plan, or null) had is kept where possible.

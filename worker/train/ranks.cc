@@ -63,6 +63,23 @@ std::string Ranks::ShareText(const std::string& text) {
   return shared;
 }
 
+void Ranks::SumGradient(std::span<float> gradient) {
+  Check(device_ != nullptr ? device_->AllReduceSum(gradient)
+                           : communicator_->AllReduceSum(gradient));
+}
+
+void Ranks::MeetOnDevice(const CudaApi& cuda, bool deterministic) {
+  const std::string id = TextOfFirst([&]() -> Result<std::string> {
+    const std::vector<std::byte> bytes = cuda.make_communicator_id();
+    return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  });
+  const auto bytes = std::as_bytes(std::span(id));
+  device_ = ValueOrThrow(cuda.communicate({.rank = rank(),
+                                           .world_size = size(),
+                                           .id = {bytes.begin(), bytes.end()},
+                                           .deterministic = deterministic}));
+}
+
 void Ranks::Any(std::span<bool> answers) {
   std::vector<double> votes(answers.begin(), answers.end());
   Sum(std::span<double>(votes));

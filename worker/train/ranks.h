@@ -16,6 +16,8 @@
 
 #include "common/base/status.h"
 #include "worker/comm/communicator.h"
+#include "worker/comm/device_communicator.h"
+#include "worker/kernels/cuda_api.h"
 #include "worker/train/stop_signals.h"
 #include "worker/train/train_context.h"
 
@@ -35,6 +37,10 @@ class Ranks {
   // Sums over all ranks, in place; the same bits on every rank.
   void Sum(std::span<float> values) { Check(communicator_->AllReduceSum(values)); }
   void Sum(std::span<double> values) { Check(communicator_->AllReduceSum(values)); }
+  // The gradient's, which may be the device's memory.
+  void SumGradient(std::span<float> gradient);
+  // From here on gradients are of the process's CUDA device, which is open.
+  void MeetOnDevice(const CudaApi& cuda, bool deterministic);
   // Whether any rank says so, of each question.
   void Any(std::span<bool> answers);
   // The number of each rank, by rank.
@@ -67,6 +73,7 @@ class Ranks {
   std::string ShareText(const std::string& text);
 
   std::unique_ptr<Communicator> communicator_;
+  std::unique_ptr<DeviceCommunicator> device_;  // null: gradients are in the process's memory
 };
 
 // Meets the other ranks of the run. CANCELLED where a stop is requested meanwhile; other errors as

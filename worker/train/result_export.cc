@@ -36,6 +36,7 @@ std::string ExportsDir(const std::string& run_dir, int64_t step) {
 
 void ExportResult(Session& session, Reporter& reporter, bool trained) {
   const JobSpec& spec = session.spec();
+  session.trained().Download();
   // A full fine-tuning's last checkpoint is the model to export, and there is no adapter.
   const std::string model_dir =
       session.full == nullptr

@@ -12,6 +12,7 @@
 #include "common/config/yaml_reader.h"
 #include "common/tokenizer/tokenizer.h"
 #include "worker/kernels/cpu_runtime.h"
+#include "worker/kernels/cuda_library.h"
 #include "worker/model/adapter_file.h"
 #include "worker/model/status_error.h"
 #include "worker/train/checkpointer.h"
@@ -31,6 +32,18 @@ std::vector<std::string> AdaptedModules(const JobSpec& spec) {
 
 double Dropout(const JobSpec& spec) {
   return spec.lora.enable ? spec.lora.dropout : 0;
+}
+
+// The device that the job says, and for several ranks what sums their gradients there.
+void OpenDevice(Session& session) {
+  const TrainContext& context = session.context;
+  const bool deterministic = session.spec().mftd.deterministic == "true";
+  session.device =
+      ValueOrThrow(OpenTrainDevice(context.device, context.world.local_rank, deterministic));
+  session.ranks.ExpectSame("device", session.device.kind);
+  if (session.device.is_cuda() && session.ranks.size() > 1) {
+    session.ranks.MeetOnDevice(*ValueOrThrow(LoadCuda()), deterministic);
+  }
 }
 
 void OpenRunDir(Session& session, Reporter& reporter) {
@@ -108,13 +121,15 @@ void MakeWeights(Session& session,
                  std::shared_ptr<const ModelWeights> files,
                  bool offload,
                  bool resumes) {
+  const KernelTable& kernels = session.kernels();
   if (session.spec().lora.enable) {
-    session.weights =
-        offload ? MakeOffloadedWeights(std::move(files)) : MakeResidentWeights(std::move(files));
+    session.weights = kernels.memory != nullptr ? MakeDeviceWeights(*files, kernels)
+                      : offload                 ? MakeOffloadedWeights(std::move(files))
+                                                : MakeResidentWeights(std::move(files));
     return;
   }
-  session.full = resumes ? std::make_unique<FullStore>(files->params(), true)
-                         : std::make_unique<FullStore>(*files);
+  session.full = resumes ? std::make_unique<FullStore>(files->params(), true, &kernels)
+                         : std::make_unique<FullStore>(*files, &kernels);
   session.weights = session.full->AsWeights();
 }
 
@@ -126,27 +141,31 @@ void MakeModel(Session& session, int64_t longest_segment, const RecomputePlan& p
                                   LoraStoreOptions{.rank = spec.lora.rank,
                                                    .scaling = spec.lora.scaling,
                                                    .target_modules = AdaptedModules(spec),
-                                                   .training = spec.lora.enable});
+                                                   .training = spec.lora.enable,
+                                                   .kernels = &session.kernels()});
   session.model =
       std::make_unique<Transformer>(*session.weights,
                                     *session.lora,
-                                    KernelsFor(session.precision),
+                                    session.kernels(),
                                     TransformerOptions{.policy = policy,
                                                        .max_rows = session.chunk_rows,
                                                        .max_positions = longest_segment,
                                                        .dropout = Dropout(spec),
-                                                       .seed = static_cast<uint64_t>(spec.seed)});
+                                                       .seed = static_cast<uint64_t>(spec.seed),
+                                                       .sizes = session.sizes});
 }
 
 // Before anything large is allocated.
-MemoryChoice PlanMemory(const Session& session,
+MemoryChoice PlanMemory(Session& session,
                         const ModelWeights& files,
                         int64_t longest_segment,
                         Reporter& reporter) {
   const JobSpec& spec = session.spec();
-  const int64_t sharers = session.context.world.local_size;
+  const KernelTable* const device = session.device.is_cuda() ? &session.kernels() : nullptr;
+  // Ranks of a host share its memory, and map the same pages; a GPU is one rank's.
+  const int64_t sharers = device == nullptr ? session.context.world.local_size : 1;
   WeightBytes weights = WeightBytesOf(files);
-  weights.mapped /= sharers;  // ranks of a host map the same pages
+  weights.mapped /= sharers;
   const MemoryJob job{.params = files.params(),
                       .weights = weights,
                       .rank = spec.lora.rank,
@@ -154,15 +173,17 @@ MemoryChoice PlanMemory(const Session& session,
                       .full = !spec.lora.enable,
                       .dropout = Dropout(spec),
                       .microbatch_rows = spec.seq_len * spec.batch_size,
-                      .longest_document = longest_segment};
+                      .longest_document = longest_segment,
+                      .device = device};
   const RecomputePolicy wish =
       spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
   const std::vector<double> allowed =
-      session.ranks.Gather(static_cast<double>(ValueOrThrow(AllowedMemory()) / sharers));
+      session.ranks.Gather(static_cast<double>(ValueOrThrow(AllowedMemory(device)) / sharers));
   const MemoryChoice choice = session.ranks.ValueOfFirst<MemoryChoice>([&] {
     return ChooseMemory(
         job, wish, static_cast<int64_t>(*std::min_element(allowed.begin(), allowed.end())));
   });
+  session.sizes = choice.sizes;
   const bool wished_policy = choice.policy == RecomputePlan(wish);
   const bool as_wished = wished_policy && !choice.offload;
   reporter.Message(
@@ -281,7 +302,7 @@ void AgreeOnPlan(Session& session, const PlanWish& wish, const Json& previous) {
   session.plan = ValueOrThrow(ParseJson(text));
   session.chunk_rows = ValueOrThrow(GetInt(session.plan, "chunk_rows"));
   session.precision = ValueOrThrow(GetString(session.plan, "precision"));
-  ThrowIfError(CheckPrecision(session.precision)
+  ThrowIfError(CheckPrecision(session.precision, session.device)
                    .WithContext(StrCat("rank ", session.ranks.rank(), ", mftd.precision")));
   SetCpuThreads(static_cast<int>(ValueOrThrow(GetInt(session.plan, "threads"))));
 }
@@ -306,7 +327,8 @@ std::unique_ptr<Session> OpenSession(TrainContext context,
                                      const Clock& clock) {
   auto session = std::make_unique<Session>(std::move(context), ranks);
   const JobSpec& spec = session->spec();
-  ThrowIfError(CheckPrecision(spec.mftd.precision).WithContext("mftd.precision"));
+  OpenDevice(*session);
+  ThrowIfError(CheckPrecision(spec.mftd.precision, session->device).WithContext("mftd.precision"));
   OpenRunDir(*session, reporter);
 
   ThrowIfError(reporter.Phase(kPhaseLoading, spec.model_id_or_path));
@@ -315,6 +337,8 @@ std::unique_ptr<Session> OpenSession(TrainContext context,
   const int64_t longest_segment = LongestSegment(*session->cache, spec.seq_len);
   const std::shared_ptr<const ModelWeights> files =
       ValueOrThrow(ModelWeights::Open(spec.model_id_or_path, params));
+  session->weights_head_dim = params.head_dim;
+  session->precision = ResolvePrecision(spec.mftd.precision, files->is_bf16(), session->device);
   const MemoryChoice memory = PlanMemory(*session, *files, longest_segment, reporter);
   DescribeData(*session, files->Fingerprint());
   session->tokenizer_file = ValueOrThrow(FindOptionalTokenizerFile(spec.model_id_or_path));
@@ -325,19 +349,23 @@ std::unique_ptr<Session> OpenSession(TrainContext context,
 
   const ResumePoint point = FindBegin(*session);
   MakeBatcher(*session);
+  AgreeOnPlan(
+      *session,
+      {.precision = spec.mftd.precision,
+       .bf16_weights = files->is_bf16(),
+       .chunk_rows = ChunkRows(spec.seq_len * spec.batch_size, longest_segment, memory.sizes),
+       .min_chunk_rows = longest_segment,
+       .loss_chunk_rows = memory.sizes.head_rows,
+       .ranks = ranks.size(),
+       .threads = session->context.threads,
+       .threads_fixed = spec.mftd.threads > 0,
+       .device = session->device,
+       .head_dim = params.head_dim},
+      point.plan);
   MakeWeights(*session, files, memory.offload, !point.checkpoint_dir.empty());
-  AgreeOnPlan(*session,
-              {.precision = spec.mftd.precision,
-               .bf16_weights = files->is_bf16(),
-               .chunk_rows = ChunkRows(spec.seq_len * spec.batch_size, longest_segment),
-               .min_chunk_rows = longest_segment,
-               .loss_chunk_rows = kHeadRows,
-               .ranks = ranks.size(),
-               .threads = session->context.threads,
-               .threads_fixed = spec.mftd.threads > 0},
-              point.plan);
   MakeModel(*session, longest_segment, memory.policy);
   RestoreState(*session, point, reporter);
+  session->trained().Upload();
   OpenEvaluation(*session);
   PointAtBest(*session);
   OpenMetrics(*session, reporter, clock);

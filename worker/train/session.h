@@ -19,6 +19,7 @@
 #include "worker/train/run_state.h"
 #include "worker/train/schedule.h"
 #include "worker/train/train_context.h"
+#include "worker/train/train_device.h"
 
 namespace mft {
 
@@ -40,6 +41,9 @@ struct Session {
   std::string tokenizer_file;  // copied into checkpoints; "" where the model has none
   ScheduleOptions schedule;
   int64_t chunk_rows = 0;
+  int64_t weights_head_dim = 0;  // of the model: decides on the kernels
+  TrainDevice device;
+  ExecutionSizes sizes;    // of the memory plan
   std::string precision;   // of the plan
   Json plan;               // the numeric plan, as stored in checkpoints
   RunState state;          // where the run stands
@@ -57,6 +61,7 @@ struct Session {
   }
   // What is trained.
   ParamStore& trained() { return full != nullptr ? static_cast<ParamStore&>(*full) : *lora; }
+  const KernelTable& kernels() const { return KernelsFor(precision, device, weights_head_dim); }
   // Of the files of what is trained: what the kernels multiply.
   DType trained_dtype() const { return precision == "bf16" ? DType::kBF16 : DType::kF32; }
 };

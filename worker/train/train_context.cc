@@ -39,13 +39,6 @@ Status CheckRanks(const World& world, int64_t ranks, bool stand_alone) {
                                 " were started"));
 }
 
-Status CheckDevice(const std::string& device) {
-  if (device == "cuda") {
-    return Unimplemented("mftd.device cuda: this build has no CUDA backend; use device: cpu");
-  }
-  return Status::Ok();
-}
-
 int DefaultThreads(const JobSpec& spec, const World& world) {
   const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   return spec.mftd.threads > 0 ? static_cast<int>(spec.mftd.threads)
@@ -63,7 +56,7 @@ Result<TrainContext> LoadTrainContext(const TrainArgs& args, const Getenv& env) 
   context.threads = DefaultThreads(context.job.spec, context.world);
   context.attempt_id = env("MFT_ATTEMPT").value_or("");
   int64_t ranks = context.job.spec.mftd.ranks;
-  std::string device = context.job.spec.mftd.device;
+  context.device = context.job.spec.mftd.device;
   if (!args.attempt_dir.empty()) {
     MFT_ASSIGN_OR_RETURN(const AttemptFile attempt,
                          ReadAttemptFile(JoinPath(args.attempt_dir, "attempt.json")));
@@ -80,7 +73,7 @@ Result<TrainContext> LoadTrainContext(const TrainArgs& args, const Getenv& env) 
     context.data_cache = args.data_cache.empty() ? attempt.data_cache : args.data_cache;
     context.threads = attempt.threads;
     ranks = attempt.ranks;
-    device = attempt.device;
+    context.device = attempt.device;
   }
   context.meeting_token = context.attempt_id;
   if (context.attempt_id.empty()) {
@@ -92,7 +85,6 @@ Result<TrainContext> LoadTrainContext(const TrainArgs& args, const Getenv& env) 
   } else {
     context.rendezvous_file = JoinPath(args.attempt_dir, "rendezvous.json");
   }
-  MFT_RETURN_IF_ERROR(CheckDevice(device));
   MFT_RETURN_IF_ERROR(CheckRanks(context.world, ranks, args.attempt_dir.empty()));
   context.job.spec.mftd.ranks = context.world.size;
   if (context.data_cache.empty()) {

@@ -22,14 +22,14 @@ struct TrainContext {
   std::string attempt_id;  // MFT_ATTEMPT, or attempt.json's, or a new one
   int attempt = 1;
   std::string data_cache;
-  int threads = 1;  // of this rank
+  int threads = 1;              // of this rank
+  std::string device = "auto";  // auto | cuda | cpu
   World world;
   std::string rendezvous_file;  // of an attempt; "": the ranks meet at the master's address
   std::string meeting_token;    // the same on every rank of the run, and of no other
 };
 
-// UNIMPLEMENTED for what this build has no variant of: a CUDA device. INVALID_ARGUMENT where the
-// number of ranks that were started is not the job's.
+// INVALID_ARGUMENT where the number of ranks that were started is not the job's.
 Result<TrainContext> LoadTrainContext(const TrainArgs& args, const Getenv& env);
 
 }  // namespace mft

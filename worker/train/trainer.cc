@@ -12,11 +12,11 @@
 #include "common/base/strings.h"
 #include "common/checkpoint/checkpoint_dir.h"
 #include "worker/model/status_error.h"
-#include "worker/train/adamw.h"
 #include "worker/train/checkpointer.h"
 #include "worker/train/chunks.h"
 #include "worker/train/grad_clip.h"
 #include "worker/train/grad_sync.h"
+#include "worker/train/optimizer.h"
 #include "worker/train/result_export.h"
 
 namespace mft {
@@ -146,30 +146,28 @@ Trainer::StepResult Trainer::TrainStep(int64_t step) {
   session_.model->ResetRouting();
   for (MicroBatch& micro : batch.micro) {
     for (const MicroBatch& chunk : SplitIntoChunks(std::move(micro), session_.chunk_rows)) {
-      result.loss += session_.model->ForwardBackward(RowsOf(chunk, step));
+      session_.model->AddForwardBackward(RowsOf(chunk, step));
     }
   }
+  result.loss = session_.model->TakeLoss();
   // Sync
   reporter_.Place(step, kSummingGradients);
   SumOverRanks(session_.ranks, trained.grad());
   SumSmall(result);
   reporter_.Place(step, kUpdatingWeights);
   // Clip: every rank has the same gradient, bit by bit, and so the same norm
-  result.grad_norm = std::sqrt(SumOfSquares(trained.grad()));
+  result.grad_norm = GradNorm(trained);
   const double clip = ClipFactor(result.grad_norm, spec.max_norm);
   // Check finite
   result.finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
   // Step
   if (result.finite) {
-    AdamWUpdate({.weight = trained.master(),
-                 .grad = trained.grad(),
-                 .m = trained.moment1(),
-                 .v = trained.moment2()},
-                {.lr = result.rates.lr,
-                 .beta1 = result.rates.beta1,
-                 .weight_decay = spec.optim.weight_decay,
-                 .grad_scale = clip,
-                 .update = ++session_.state.updates});
+    UpdateWeights(trained,
+                  {.lr = result.rates.lr,
+                   .beta1 = result.rates.beta1,
+                   .weight_decay = spec.optim.weight_decay,
+                   .grad_scale = clip,
+                   .update = ++session_.state.updates});
   }
   result.seconds = watch.seconds();
   return result;
@@ -277,6 +275,7 @@ void Trainer::SaveCheckpoint() {
 Status Trainer::WriteCheckpoint(const StopWatch& watch) {
   const JobSpec& spec = session_.spec();
   const int64_t step = session_.state.step;
+  session_.trained().Download();
   session_.state.max_steps = spec.max_steps;
   session_.state.metrics = reporter_.metrics_lengths();
   const CheckpointContents contents{

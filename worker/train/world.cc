@@ -50,6 +50,7 @@ Result<World> FromTorchrun(const Getenv& env) {
   // Somebody who says nothing of hosts means one.
   MFT_ASSIGN_OR_RETURN(world.local_size,
                        EnvInt(env, "LOCAL_WORLD_SIZE", 1, world.size, world.size));
+  MFT_ASSIGN_OR_RETURN(world.local_rank, EnvInt(env, "LOCAL_RANK", 0, world.local_size - 1, 0));
   world.run_id = env("TORCHELASTIC_RUN_ID").value_or("");
   if (world.size == 1) {
     return world;
@@ -70,6 +71,7 @@ Result<World> FromSrun(const Getenv& env) {
                        EnvInt(env, "SLURM_NODEID", 0, std::numeric_limits<int>::max(), 0));
   world.local_size =
       TasksOfNode(env("SLURM_STEP_TASKS_PER_NODE").value_or(""), node).value_or(world.size);
+  MFT_ASSIGN_OR_RETURN(world.local_rank, EnvInt(env, "SLURM_LOCALID", 0, world.local_size - 1, 0));
   constexpr int kAny = std::numeric_limits<int>::max();
   MFT_ASSIGN_OR_RETURN(const int job, EnvInt(env, "SLURM_JOB_ID", 0, kAny, 0));
   MFT_ASSIGN_OR_RETURN(const int step, EnvInt(env, "SLURM_STEP_ID", 0, kAny, 0));

@@ -18,19 +18,20 @@ std::optional<std::string> ProcessGetenv(const std::string& name);
 struct World {
   int rank = 0;
   int size = 1;
+  int local_rank = 0;          // on this host: which of its GPUs
   int local_size = 1;          // ranks on this host: they share its cores and memory
   std::string master_address;  // of rank 0's host; "": not said
   int master_port = 0;         // where it listens; 0: not said
-  std::string transport;  // "tcp", "shm"; "": shared memory where all ranks can
-  std::string run_id;     // the same on all ranks of a launch; "" where the launcher gives none
+  std::string transport;       // "tcp", "shm"; "": shared memory where all ranks can
+  std::string run_id;  // the same on all ranks of a launch; "" where the launcher gives none
 };
 
-// RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT (torchrun, the runner, Kubernetes);
-// without WORLD_SIZE, in a step of srun: SLURM_PROCID, SLURM_STEP_NUM_TASKS,
-// SLURM_STEP_TASKS_PER_NODE, the first host of SLURM_STEP_NODELIST and a port derived from the
-// step's number, which MASTER_ADDR and MASTER_PORT override. One rank where there is neither.
-// MFT_RANK_TRANSPORT (tcp | shm) forces how the ranks' data travels.
-// INVALID_ARGUMENT names the variable and its value.
+// RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT (torchrun, the runner,
+// Kubernetes); without WORLD_SIZE, in a step of srun: SLURM_PROCID, SLURM_LOCALID,
+// SLURM_STEP_NUM_TASKS, SLURM_STEP_TASKS_PER_NODE, the first host of SLURM_STEP_NODELIST and a port
+// derived from the step's number, which MASTER_ADDR and MASTER_PORT override. One rank where there
+// is neither. MFT_RANK_TRANSPORT (tcp | shm) forces how the ranks' data travels. INVALID_ARGUMENT
+// names the variable and its value.
 Result<World> ReadWorld(const Getenv& env);
 
 // INVALID_ARGUMENT names what is missing for ranks that meet at an address.

@@ -147,7 +147,7 @@ Results RunKernels(const KernelTable& kernels, const Shape& shape, Inputs& in, b
 
 class Attention : public ::testing::TestWithParam<std::string> {
  protected:
-  const KernelTable& kernels() const { return *CpuKernelsFor(GetParam()); }
+  const KernelTable& kernels() const { return testing::KernelsNamed(GetParam()); }
 };
 
 const std::vector<int32_t> kPacked = {0, 1, 8, 136, 265, 600};
@@ -209,7 +209,7 @@ TEST_P(Attention, GivesTheSameBitsWithAnyNumberOfThreads) {
 
 INSTANTIATE_TEST_SUITE_P(Cpu,
                          Attention,
-                         ::testing::ValuesIn(testing::InstructionSets()),
+                         ::testing::ValuesIn(testing::RowSets()),
                          testing::TestName);
 
 }  // namespace

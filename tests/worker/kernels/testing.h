@@ -13,6 +13,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/emulated_device.h"
 #include "worker/kernels/kernels.h"
 
 namespace mft::testing {
@@ -78,6 +79,17 @@ inline std::vector<std::string> InstructionSets() {
     }
   }
   return sets;
+}
+
+// With CUDA's kernels, run by the CPU.
+inline std::vector<std::string> RowSets() {
+  std::vector<std::string> sets = InstructionSets();
+  sets.emplace_back("emulated");
+  return sets;
+}
+
+inline const KernelTable& KernelsNamed(const std::string& set) {
+  return set == "emulated" ? EmulatedKernelsOnHostMemory() : *CpuKernelsFor(set);
 }
 
 // With the one for bf16, whose products are exact only for operands that bf16 holds.

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// The only file that calls LibTorch's operators on CUDA. Letters: T rows, H query heads, K key
+// heads, E head width.
+#include "worker/kernels/cuda/flash_attention.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+
+#include <ATen/Context.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_flash_attention_backward.h>
+#include <ATen/ops/_flash_attention_forward.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "worker/kernels/cuda/runtime.h"
+
+namespace mft::cuda {
+
+namespace {
+constexpr int64_t kHeadMultiple = 8;
+constexpr int64_t kMaxFlashHead = 256;
+
+c10::Device ThisDevice() {
+  return {c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(DeviceOrdinal())};
+}
+
+at::Tensor OnDevice(void* data,
+                    at::IntArrayRef sizes,
+                    at::IntArrayRef strides,
+                    at::ScalarType type) {
+  return at::for_blob(data, sizes)
+      .strides(strides)
+      .options(at::TensorOptions(type).device(ThisDevice()))
+      .target_device(ThisDevice())
+      .make_tensor();
+}
+
+// A view [T, heads E] as [T, heads, E].
+at::Tensor Heads(View view, int64_t head_dim) {
+  return OnDevice(view.data,
+                  {view.rows, view.cols / head_dim, head_dim},
+                  {view.stride, head_dim, 1},
+                  at::kBFloat16);
+}
+
+at::Tensor Offsets(const int32_t* offsets, size_t count) {
+  // Read only: LibTorch's interface has no const tensors.
+  return OnDevice(const_cast<int32_t*>(offsets), {static_cast<int64_t>(count)}, {1}, at::kInt);
+}
+
+at::Tensor Lse(View lse) {
+  return OnDevice(lse.data, {lse.cols, lse.rows}, {lse.rows, 1}, at::kFloat);
+}
+
+int64_t Longest(std::span<const int32_t> offsets) {
+  int32_t longest = 0;
+  for (size_t i = 0; i + 1 < offsets.size(); ++i) {
+    longest = std::max(longest, offsets[i + 1] - offsets[i]);
+  }
+  return longest;
+}
+}  // namespace
+
+void OpenTorch() {
+  // Its kernels register themselves with the dispatcher when it is loaded.
+  if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+    throw std::runtime_error(std::string("LibTorch's CUDA library does not load: ") + dlerror());
+  }
+  at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
+  c10::cuda::setCurrentCUDAStream(
+      c10::cuda::getStreamFromExternal(ComputeStream(), ThisDevice().index()));
+}
+
+void SetDeterministic(bool deterministic) {
+  at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
+}
+
+bool HasFlashAttention(int64_t head_dim) {
+  return head_dim % kHeadMultiple == 0 && head_dim <= kMaxFlashHead;
+}
+
+void FlashAttention(View out, View lse, View q, View k, View v, const AttentionShape& shape) {
+  const c10::InferenceMode no_graph;
+  const int64_t e = shape.head_dim;
+  const auto result = at::_flash_attention_forward(Heads(q, e),
+                                                   Heads(k, e),
+                                                   Heads(v, e),
+                                                   Offsets(shape.device_cu_q, shape.cu_q.size()),
+                                                   Offsets(shape.device_cu_k, shape.cu_k.size()),
+                                                   Longest(shape.cu_q),
+                                                   Longest(shape.cu_k),
+                                                   /*dropout_p=*/0.0,
+                                                   /*is_causal=*/true,
+                                                   /*return_debug_mask=*/false);
+  const at::Tensor& log_sums = std::get<1>(result);
+  if (log_sums.dim() != 2 || log_sums.size(0) != lse.cols || log_sums.size(1) != lse.rows) {
+    throw std::runtime_error("LibTorch's FlashAttention does not return lse as [heads, rows]");
+  }
+  Heads(out, e).copy_(std::get<0>(result));
+  Lse(lse).copy_(log_sums);
+}
+
+void FlashAttentionBackward(const KernelTable::AttentionGrad& g, const AttentionShape& shape) {
+  const c10::InferenceMode no_graph;
+  const int64_t e = shape.head_dim;
+  // Without dropout the state of the random numbers is not read.
+  const at::Tensor no_random = at::empty({0}, at::TensorOptions(at::kUInt64).device(ThisDevice()));
+  const auto [dq, dk, dv] =
+      at::_flash_attention_backward(Heads(g.d_out, e),
+                                    Heads(g.q, e),
+                                    Heads(g.k, e),
+                                    Heads(g.v, e),
+                                    Heads(g.out, e),
+                                    Lse(g.lse),
+                                    Offsets(shape.device_cu_q, shape.cu_q.size()),
+                                    Offsets(shape.device_cu_k, shape.cu_k.size()),
+                                    Longest(shape.cu_q),
+                                    Longest(shape.cu_k),
+                                    /*dropout_p=*/0.0,
+                                    /*is_causal=*/true,
+                                    no_random,
+                                    no_random);
+  Heads(g.dq, e).copy_(dq);
+  Heads(g.dk, e).copy_(dk);
+  Heads(g.dv, e).copy_(dv);
+}
+
+}  // namespace mft::cuda

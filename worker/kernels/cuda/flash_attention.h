@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "worker/kernels/kernels.h"
+
+namespace mft::cuda {
+
+// Loads LibTorch's CUDA library and lets its operators run on the compute stream. Throws
+// std::runtime_error that names what the loader misses.
+void OpenTorch();
+
+// Of attention's backward pass. Before OpenTorch or after.
+void SetDeterministic(bool deterministic);
+
+// Whether FlashAttention has a kernel for this head width.
+bool HasFlashAttention(int64_t head_dim);
+
+// KernelTable::attention and its backward pass in bf16 by LibTorch's FlashAttention-2. Its outputs
+// are its own and are copied: the one place that allocates within a step, from LibTorch's cache.
+// Forward keeps lse as [H, T]. The backward pass adds up with atomics. REQUIRES OpenTorch.
+void FlashAttention(View out, View lse, View q, View k, View v, const AttentionShape& shape);
+void FlashAttentionBackward(const KernelTable::AttentionGrad& grad, const AttentionShape& shape);
+
+}  // namespace mft::cuda

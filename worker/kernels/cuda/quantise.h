@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an fp8 product needs of its operands (quantise_blocks.h), on the process's device.
+#pragma once
+
+#include "worker/kernels/kernels.h"
+
+namespace mft::cuda {
+
+// q [T, I] and scales [I / 128, T] of x [T, I] bf16.
+void QuantiseRows(View q, View scales, View x);
+// q' of q, scales too.
+void TransposeQuantisedMat(const QuantisedMat& to, const QuantisedMat& from);
+
+}  // namespace mft::cuda
