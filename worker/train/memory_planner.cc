@@ -55,6 +55,21 @@ std::vector<RecomputePlan> PlansFrom(RecomputePolicy wish, int64_t num_blocks) {
   return plans;
 }
 
+// In the order in which they are tried.
+std::vector<WeightPlacement> PlacementsOf(const MemoryJob& job) {
+  if (job.full) {
+    return {WeightPlacement::kResident};
+  }
+  if (job.world_size == 1) {
+    return {WeightPlacement::kResident, WeightPlacement::kOffloaded};
+  }
+  return {WeightPlacement::kResident, WeightPlacement::kSharded, WeightPlacement::kOffloaded};
+}
+
+MemoryForecast LeastMemory(const MemoryJob& job) {
+  return ForecastMemory(job, RecomputePolicy::kBlock, PlacementsOf(job).back());
+}
+
 // The longest document with which the job would fit; 0: none.
 int64_t LongestThatFits(MemoryJob job, int64_t allowed) {
   int64_t fits = 0;
@@ -63,7 +78,7 @@ int64_t LongestThatFits(MemoryJob job, int64_t allowed) {
     const int64_t middle = fits + (too_long - fits) / 2;
     job.longest_document = middle;
     job.microbatch_rows = std::min(job.microbatch_rows, std::max(middle, kTargetChunkRows));
-    const MemoryForecast least = ForecastMemory(job, RecomputePolicy::kBlock, !job.full);
+    const MemoryForecast least = LeastMemory(job);
     (least.peak() <= allowed ? fits : too_long) = middle;
   }
   return fits;
@@ -71,7 +86,7 @@ int64_t LongestThatFits(MemoryJob job, int64_t allowed) {
 }  // namespace
 
 WeightBytes WeightBytesOf(const ModelWeights& files) {
-  WeightBytes bytes{.block = OffloadedBlockBytes(files)};
+  WeightBytes bytes{.block = BlockBufferBytes(files)};
   for (const auto& [name, tensor] : files.tensors()) {
     const auto size = static_cast<int64_t>(tensor.data.size());
     int64_t copied = files.IsReordered(name) ? size : 0;
@@ -81,17 +96,23 @@ WeightBytes WeightBytesOf(const ModelWeights& files) {
     }
     bytes.mapped += size;
     bytes.copied += copied;
-    bytes.head += name.starts_with("layers.") ? 0 : size + copied;
+    const bool of_block = name.starts_with("layers.");
+    bytes.head += of_block ? 0 : size + copied;
+    bytes.blocks += of_block ? size : 0;
   }
   return bytes;
 }
 
-MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePlan policy, bool offload) {
+MemoryForecast ForecastMemory(const MemoryJob& job,
+                              RecomputePlan policy,
+                              WeightPlacement placement) {
   WeightBytes weights = job.weights;
   if (job.full) {  // the file is read into the masters, and let go of
     weights = {};
-  } else if (offload) {
-    weights = {.mapped = 0, .copied = job.weights.head + 2 * job.weights.block};
+  } else if (placement != WeightPlacement::kResident) {
+    const bool shares = placement == WeightPlacement::kSharded;
+    weights = {.mapped = shares ? job.weights.blocks / job.world_size : 0,
+               .copied = job.weights.head + 2 * job.weights.block};
   }
   const MemoryPlan plan =
       Transformer::PlanMemory(job.params,
@@ -116,6 +137,18 @@ std::string_view PolicyName(RecomputePolicy policy) {
       return "mlp";
     case RecomputePolicy::kBlock:
       return "block";
+  }
+  return "";
+}
+
+std::string_view PlacementName(WeightPlacement placement) {
+  switch (placement) {
+    case WeightPlacement::kResident:
+      return "resident";
+    case WeightPlacement::kSharded:
+      return "sharded";
+    case WeightPlacement::kOffloaded:
+      return "offloaded";
   }
   return "";
 }
@@ -148,18 +181,18 @@ Result<int64_t> AllowedMemory() {
 }
 
 Result<MemoryChoice> ChooseMemory(const MemoryJob& job, RecomputePolicy wish, int64_t allowed) {
-  for (const bool offload : {false, true}) {
-    if (offload && job.full) {
-      break;
-    }
+  for (const WeightPlacement placement : PlacementsOf(job)) {
     for (const RecomputePlan& plan : PlansFrom(wish, job.params.n_layers)) {
-      const MemoryForecast forecast = ForecastMemory(job, plan, offload);
+      const MemoryForecast forecast = ForecastMemory(job, plan, placement);
       if (forecast.peak() <= allowed) {
-        return MemoryChoice{.policy = plan, .offload = offload, .forecast = forecast};
+        return MemoryChoice{.policy = plan,
+                            .placement = placement,
+                            .offload = placement == WeightPlacement::kOffloaded,
+                            .forecast = forecast};
       }
     }
   }
-  const MemoryForecast least = ForecastMemory(job, RecomputePolicy::kBlock, !job.full);
+  const MemoryForecast least = LeastMemory(job);
   const int64_t rows = LongestThatFits(job, allowed);
   const std::string message = StrCat(
       "the job needs ",

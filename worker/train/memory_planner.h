@@ -22,7 +22,8 @@ struct WeightBytes {
   int64_t mapped = 0;  // pages of the file: the kernel may drop them and read them again
   int64_t copied = 0;  // what kernels do not read from the mapping
   int64_t head = 0;    // embeddings and output, of both
-  int64_t block = 0;   // the largest, as an offloaded source holds it
+  int64_t block = 0;   // the largest, as a source that has two of them holds it
+  int64_t blocks = 0;  // of all of them in the file
 };
 // Of the weight sources, from the files' headers alone.
 WeightBytes WeightBytesOf(const ModelWeights& files);
@@ -36,7 +37,16 @@ struct MemoryJob {
   double dropout = 0;
   int64_t microbatch_rows = 0;
   int64_t longest_document = 0;  // rows
+  int64_t world_size = 1;        // ranks that can hold a part of the weights each
 };
+
+// Where the frozen weights are; all give the same bits.
+enum class WeightPlacement {
+  kResident,   // MakeResidentWeights
+  kSharded,    // MakeShardedWeights: a part on every rank
+  kOffloaded,  // MakeOffloadedWeights
+};
+std::string_view PlacementName(WeightPlacement placement);  // "resident", "sharded", "offloaded"
 
 struct MemoryForecast {
   int64_t program = 0;  // this process as it is now, and LibTorch's buffers and threads
@@ -47,8 +57,9 @@ struct MemoryForecast {
   // What must be there at the same time.
   int64_t needed() const { return program + weights.copied + trained + activations; }
 };
-// `offload`: of the offloaded weight source.
-MemoryForecast ForecastMemory(const MemoryJob& job, RecomputePlan policy, bool offload = false);
+MemoryForecast ForecastMemory(const MemoryJob& job,
+                              RecomputePlan policy,
+                              WeightPlacement placement = WeightPlacement::kResident);
 
 std::string_view PolicyName(RecomputePolicy policy);  // "nothing", "mlp", "block"
 // "mlp", or "mlp of 3 of 8 blocks, otherwise nothing".
@@ -60,13 +71,16 @@ Result<int64_t> AllowedMemory();
 
 struct MemoryChoice {
   RecomputePlan policy = RecomputePolicy::kBlock;
-  bool offload = false;
+  WeightPlacement placement = WeightPlacement::kResident;
+  bool offload = false;  // placement is kOffloaded
   MemoryForecast forecast;
 };
 // The policies that recompute least, from `wish` for every block on, with which the job's peak is
-// at most `allowed` bytes, the weights in memory; if there is none, with the weights offloaded. All
-// give the same bits. RESOURCE_EXHAUSTED (NOT_ENOUGH_MEMORY) says what the job needs, and the
-// longest document with which it would fit.
+// at most `allowed` bytes (of this rank), the weights in memory; if there is none, with the weights
+// sharded where there are several ranks; if there is none either, with the weights offloaded.
+// RESOURCE_EXHAUSTED (NOT_ENOUGH_MEMORY) says what the job needs, and the longest document with
+// which it would fit. Ranks with the same job and limit choose the same: whoever shards must see to
+// it that all do.
 Result<MemoryChoice> ChooseMemory(const MemoryJob& job, RecomputePolicy wish, int64_t allowed);
 
 }  // namespace mft
