@@ -257,16 +257,31 @@ bool ModelWeights::IsReordered(const std::string& name) const {
 }
 
 void ModelWeights::CopyRows(const std::string& name, std::byte* to) const {
+  CopyBytes(name, 0, {to, At(name).data.size()});
+}
+
+void ModelWeights::CopyBytes(const std::string& name, size_t begin, std::span<std::byte> to) const {
   const TensorEntry& tensor = At(name);
-  if (!IsReordered(name)) {
-    std::memcpy(to, tensor.data.data(), tensor.data.size());
+  if (to.empty() || !IsReordered(name)) {
+    std::ranges::copy(tensor.data.subspan(begin, to.size()), to.begin());
     return;
   }
+  const size_t end = begin + to.size();
   const auto row_bytes = tensor.data.size() / static_cast<size_t>(tensor.shape[0]);
-  for (int64_t row = 0; row < tensor.shape[0]; ++row) {
-    std::memcpy(to + static_cast<size_t>(MistralRow(params_.head_dim, row)) * row_bytes,
-                tensor.data.data() + static_cast<size_t>(row) * row_bytes,
-                row_bytes);
+  // Rows change places within their heads.
+  const size_t head_bytes = static_cast<size_t>(params_.head_dim) * row_bytes;
+  const size_t first_row = begin / head_bytes * static_cast<size_t>(params_.head_dim);
+  for (size_t row = first_row; row / static_cast<size_t>(params_.head_dim) * head_bytes < end;
+       ++row) {
+    const size_t at =
+        static_cast<size_t>(MistralRow(params_.head_dim, static_cast<int64_t>(row))) * row_bytes;
+    const size_t first = std::max(at, begin);
+    const size_t last = std::min(at + row_bytes, end);
+    if (first < last) {
+      std::memcpy(to.data() + (first - begin),
+                  tensor.data.data() + row * row_bytes + (first - at),
+                  last - first);
+    }
   }
 }
 

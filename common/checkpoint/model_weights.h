@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,8 @@ class ModelWeights {
   bool IsReordered(const std::string& name) const;
   // A tensor's bytes, rows in Mistral's order. `to` has as many as the entry.
   void CopyRows(const std::string& name, std::byte* to) const;
+  // Bytes [begin, begin + to.size()) of these; nothing else of the file is read.
+  void CopyBytes(const std::string& name, size_t begin, std::span<std::byte> to) const;
   // The tensor with its rows in Mistral's order: as the file has it, or with its data in `buffer`.
   TensorEntry InOrder(const std::string& name, std::vector<std::byte>& buffer) const;
 

@@ -10,9 +10,9 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <climits>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "worker/comm/transport.h"
@@ -25,8 +25,9 @@ namespace {
 // waiting for each other is not what a sum takes.
 constexpr size_t kAreaBytes = size_t{1} << 20;
 constexpr size_t kTileBytes = size_t{8} << 10;
-// Before a rank sleeps. Yielding, not spinning: the one it waits for may need this core.
-constexpr int kYields = 50;
+// Before a rank sleeps: what waking it would take. Longer would take the core from the one that it
+// waits for; to yield it would give it to whoever else is on the machine, for milliseconds.
+constexpr std::chrono::microseconds kSpin(20);
 
 struct alignas(64) GateWords {
   uint32_t come = 0;              // ranks that wait
@@ -66,7 +67,8 @@ class Gate {
       WakeAll(words_.turn);
       return Status::Ok();
     }
-    for (int yields = 0;; ++yields) {
+    const auto spin_end = std::chrono::steady_clock::now() + kSpin;
+    for (;;) {
       const uint32_t now = Atomic(words_.turn).load(std::memory_order_acquire);
       if ((now & ~kBroken) != turn) {
         return Status::Ok();  // even if somebody has left since
@@ -74,9 +76,7 @@ class Gate {
       if ((now & kBroken) != 0) {
         return Broken();
       }
-      if (yields < kYields) {
-        std::this_thread::yield();
-      } else {
+      if (std::chrono::steady_clock::now() >= spin_end) {
         SleepWhile(words_.turn, now);
       }
     }

@@ -17,6 +17,8 @@
 
 namespace mft {
 
+class Communicator;
+
 enum class WeightFormat { kF32, kBF16 };
 
 // A frozen matrix [out, in]. Only MatMul and MatMulT look inside.
@@ -100,8 +102,21 @@ Result<std::unique_ptr<WeightSource>> LoadResidentWeights(const std::string& mod
 // For a model larger than memory: two blocks and the head are in memory, the next block is read
 // while one is worked with. The same bits. One lease at a time.
 std::unique_ptr<WeightSource> MakeOffloadedWeights(std::shared_ptr<const ModelWeights> files);
-// Of each of the two.
-int64_t OffloadedBlockBytes(const ModelWeights& files);
+// Of each of the two, and of those below.
+int64_t BlockBufferBytes(const ModelWeights& files);
+
+// For a model larger than a rank's memory: every rank has its part of each block, two whole blocks
+// and the head; the next block is gathered while one is worked with, on comm.background(). The same
+// bits. One lease at a time. `comm` must outlive the source, and nobody else uses its background.
+// Every rank makes the same calls of Acquire in the same order (see PassOverBlocks); a lost rank is
+// a StatusError (RANK_LOST) of the next one that needs it.
+std::unique_ptr<WeightSource> MakeShardedWeights(std::shared_ptr<const ModelWeights> files,
+                                                 Communicator& comm);
+
+// The calls of Acquire of a forward pass, and a backward one, without their work: what a rank that
+// has fewer chunks than another, or one without a loss row, owes a sharded source while the others
+// pass. Which block is gathered follows from those calls alone, never from how long anything took.
+void PassOverBlocks(WeightSource& weights, bool backward);
 
 // All weights in the memory of the kernels' device, matrices in the kernels' type. The files may be
 // closed afterwards. REQUIRES KernelTable::memory; errors as AllocateOnDevice.

@@ -285,7 +285,8 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
   MFT_ASSIGN_OR_RETURN(const MemoryChoice memory, ChooseMemory(job, wish, allowed));
   const auto full =
       args.full ? std::make_unique<FullStore>(*bench.files, &bench.kernels()) : nullptr;
-  const auto weights = WeightsOf(bench, full.get(), memory.offload);
+  const auto weights =
+      WeightsOf(bench, full.get(), memory.placement == WeightPlacement::kOffloaded);
   const double open_seconds = Now() - begin;
   StepRunner runner(args, memory, lengths, bench.kernels(), full.get(), *weights);
   runner.Step();
@@ -315,7 +316,7 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
                  {"matmul_gflops", Median(rounds.rates) / kGiga},
                  {"ratio", Median(rounds.ratios)},
                  {"peak_bytes", peak},
-                 {"offloaded", memory.offload},
+                 {"offloaded", memory.placement == WeightPlacement::kOffloaded},
                  {"predicted_bytes", memory.forecast.peak()}};
   if (args.phases) {
     const double sum = std::accumulate(rounds.seconds.begin(), rounds.seconds.end(), 0.0);

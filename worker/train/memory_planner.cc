@@ -87,10 +87,21 @@ std::vector<ExecutionSizes> SizesToTry(const MemoryJob& job) {
   return sizes;
 }
 
+// In the order in which they are tried.
+std::vector<WeightPlacement> PlacementsOf(const MemoryJob& job) {
+  if (job.full || job.device != nullptr) {
+    return {WeightPlacement::kResident};
+  }
+  if (job.world_size == 1) {
+    return {WeightPlacement::kResident, WeightPlacement::kOffloaded};
+  }
+  return {WeightPlacement::kResident, WeightPlacement::kSharded, WeightPlacement::kOffloaded};
+}
+
 // With everything recomputed.
 MemoryForecast LeastMemory(const MemoryJob& job) {
-  const bool offload = !job.full && job.device == nullptr;
-  return ForecastMemory(job, RecomputePolicy::kBlock, offload, SizesToTry(job).back());
+  return ForecastMemory(
+      job, RecomputePolicy::kBlock, PlacementsOf(job).back(), SizesToTry(job).back());
 }
 
 // The longest document with which the job would fit; 0: none.
@@ -109,7 +120,7 @@ int64_t LongestThatFits(MemoryJob job, int64_t allowed) {
 }  // namespace
 
 WeightBytes WeightBytesOf(const ModelWeights& files) {
-  WeightBytes bytes{.block = OffloadedBlockBytes(files)};
+  WeightBytes bytes{.block = BlockBufferBytes(files)};
   for (const auto& [name, tensor] : files.tensors()) {
     const auto size = static_cast<int64_t>(tensor.data.size());
     int64_t copied = files.IsReordered(name) ? size : 0;
@@ -119,20 +130,24 @@ WeightBytes WeightBytesOf(const ModelWeights& files) {
     }
     bytes.mapped += size;
     bytes.copied += copied;
-    bytes.head += name.starts_with("layers.") ? 0 : size + copied;
+    const bool of_block = name.starts_with("layers.");
+    bytes.head += of_block ? 0 : size + copied;
+    bytes.blocks += of_block ? size : 0;
   }
   return bytes;
 }
 
 MemoryForecast ForecastMemory(const MemoryJob& job,
                               RecomputePlan policy,
-                              bool offload,
+                              WeightPlacement placement,
                               const ExecutionSizes& sizes) {
   WeightBytes weights = job.weights;
   if (job.full) {  // the file is read into the masters, and let go of
     weights = {};
-  } else if (offload) {
-    weights = {.mapped = 0, .copied = job.weights.head + 2 * job.weights.block};
+  } else if (placement != WeightPlacement::kResident) {
+    const bool shares = placement == WeightPlacement::kSharded;
+    weights = {.mapped = shares ? job.weights.blocks / job.world_size : 0,
+               .copied = job.weights.head + 2 * job.weights.block};
   }
   const int64_t rows = ChunkRows(job.microbatch_rows, job.longest_document, sizes);
   const MemoryPlan plan = Transformer::PlanMemory(
@@ -163,6 +178,18 @@ std::string_view PolicyName(RecomputePolicy policy) {
       return "mlp";
     case RecomputePolicy::kBlock:
       return "block";
+  }
+  return "";
+}
+
+std::string_view PlacementName(WeightPlacement placement) {
+  switch (placement) {
+    case WeightPlacement::kResident:
+      return "resident";
+    case WeightPlacement::kSharded:
+      return "sharded";
+    case WeightPlacement::kOffloaded:
+      return "offloaded";
   }
   return "";
 }
@@ -198,16 +225,13 @@ Result<int64_t> AllowedMemory(const KernelTable* device) {
 }
 
 Result<MemoryChoice> ChooseMemory(const MemoryJob& job, RecomputePolicy wish, int64_t allowed) {
-  for (const bool offload : {false, true}) {
-    if (offload && (job.full || job.device != nullptr)) {
-      break;
-    }
+  for (const WeightPlacement placement : PlacementsOf(job)) {
     for (const RecomputePlan& plan : PlansFrom(wish, job.params.n_layers)) {
       for (const ExecutionSizes& sizes : SizesToTry(job)) {
-        const MemoryForecast forecast = ForecastMemory(job, plan, offload, sizes);
+        const MemoryForecast forecast = ForecastMemory(job, plan, placement, sizes);
         if (forecast.peak() <= allowed) {
           return MemoryChoice{
-              .policy = plan, .offload = offload, .forecast = forecast, .sizes = sizes};
+              .policy = plan, .placement = placement, .forecast = forecast, .sizes = sizes};
         }
       }
     }

@@ -23,7 +23,8 @@ struct WeightBytes {
   int64_t mapped = 0;  // pages of the file: the kernel may drop them and read them again
   int64_t copied = 0;  // what kernels do not read from the mapping
   int64_t head = 0;    // embeddings and output, of both
-  int64_t block = 0;   // the largest, as an offloaded source holds it
+  int64_t block = 0;   // the largest, as a source that has two of them holds it
+  int64_t blocks = 0;  // of all of them in the file
 };
 // Of the weight sources, from the files' headers alone.
 WeightBytes WeightBytesOf(const ModelWeights& files);
@@ -37,8 +38,17 @@ struct MemoryJob {
   double dropout = 0;
   int64_t microbatch_rows = 0;
   int64_t longest_document = 0;         // rows
+  int64_t world_size = 1;               // ranks that can hold a part of the weights each
   const KernelTable* device = nullptr;  // what trains it; null: the CPU
 };
+
+// Where the frozen weights are; all give the same bits.
+enum class WeightPlacement {
+  kResident,   // MakeResidentWeights
+  kSharded,    // MakeShardedWeights: a part on every rank
+  kOffloaded,  // MakeOffloadedWeights
+};
+std::string_view PlacementName(WeightPlacement placement);  // "resident", "sharded", "offloaded"
 
 struct MemoryForecast {
   // This process as it is now, and LibTorch's buffers and threads; of a device what its libraries
@@ -51,10 +61,10 @@ struct MemoryForecast {
   // What must be there at the same time.
   int64_t needed() const { return program + weights.copied + trained + activations; }
 };
-// `offload`: of the offloaded weight source. Of the device's memory where the job has one.
+// Of the device's memory where the job has one.
 MemoryForecast ForecastMemory(const MemoryJob& job,
                               RecomputePlan policy,
-                              bool offload = false,
+                              WeightPlacement placement = WeightPlacement::kResident,
                               const ExecutionSizes& sizes = kCpuSizes);
 
 std::string_view PolicyName(RecomputePolicy policy);  // "nothing", "mlp", "block"
@@ -67,15 +77,17 @@ Result<int64_t> AllowedMemory(const KernelTable* device = nullptr);
 
 struct MemoryChoice {
   RecomputePlan policy = RecomputePolicy::kBlock;
-  bool offload = false;
+  WeightPlacement placement = WeightPlacement::kResident;
   MemoryForecast forecast;
   ExecutionSizes sizes = kCpuSizes;
 };
 // The policies that recompute least, from `wish` for every block on, with which the job's peak is
-// at most `allowed` bytes, the weights in memory; if there is none, with the weights offloaded. All
-// give the same bits. On a device, where weights are not offloaded, a chunk is as long as the
-// memory allows: shorter ones come before computing more again. RESOURCE_EXHAUSTED
-// (NOT_ENOUGH_MEMORY) says what the job needs, and the longest document with which it would fit.
+// at most `allowed` bytes (of this rank), the weights in memory; if there is none, with the weights
+// sharded where there are several ranks; if there is none either, with the weights offloaded. All
+// give the same bits. On a device, where weights are neither, a chunk is as long as the memory
+// allows: shorter ones come before computing more again. RESOURCE_EXHAUSTED (NOT_ENOUGH_MEMORY)
+// says what the job needs, and the longest document with which it would fit. Ranks with the same
+// job and limit choose the same: whoever shards must see to it that all do.
 Result<MemoryChoice> ChooseMemory(const MemoryJob& job, RecomputePolicy wish, int64_t allowed);
 
 }  // namespace mft

@@ -119,13 +119,20 @@ void MakeBatcher(Session& session) {
 // `resumes`: what is trained comes from a checkpoint.
 void MakeWeights(Session& session,
                  std::shared_ptr<const ModelWeights> files,
-                 bool offload,
+                 WeightPlacement placement,
                  bool resumes) {
   const KernelTable& kernels = session.kernels();
   if (session.spec().lora.enable) {
-    session.weights = kernels.memory != nullptr ? MakeDeviceWeights(*files, kernels)
-                      : offload                 ? MakeOffloadedWeights(std::move(files))
-                                                : MakeResidentWeights(std::move(files));
+    session.placement = placement;
+    if (kernels.memory != nullptr) {
+      session.weights = MakeDeviceWeights(*files, kernels);
+    } else if (placement == WeightPlacement::kSharded) {
+      session.weights = MakeShardedWeights(std::move(files), session.ranks.communicator());
+    } else if (placement == WeightPlacement::kOffloaded) {
+      session.weights = MakeOffloadedWeights(std::move(files));
+    } else {
+      session.weights = MakeResidentWeights(std::move(files));
+    }
     return;
   }
   session.full = resumes ? std::make_unique<FullStore>(files->params(), true, &kernels)
@@ -155,6 +162,19 @@ void MakeModel(Session& session, int64_t longest_segment, const RecomputePlan& p
                                                        .sizes = session.sizes});
 }
 
+std::string_view Placed(WeightPlacement placement) {
+  switch (placement) {
+    case WeightPlacement::kResident:
+      return "";
+    case WeightPlacement::kSharded:
+      return "; the weights are sharded: each rank has its part of every block, which is gathered "
+             "when it is worked with";
+    case WeightPlacement::kOffloaded:
+      return "; the weights are offloaded: each block is read from the file when it is worked with";
+  }
+  return "";
+}
+
 // Before anything large is allocated.
 MemoryChoice PlanMemory(Session& session,
                         const ModelWeights& files,
@@ -174,6 +194,7 @@ MemoryChoice PlanMemory(Session& session,
                       .dropout = Dropout(spec),
                       .microbatch_rows = spec.seq_len * spec.batch_size,
                       .longest_document = longest_segment,
+                      .world_size = session.ranks.size(),
                       .device = device};
   const RecomputePolicy wish =
       spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
@@ -185,18 +206,14 @@ MemoryChoice PlanMemory(Session& session,
   });
   session.sizes = choice.sizes;
   const bool wished_policy = choice.policy == RecomputePlan(wish);
-  const bool as_wished = wished_policy && !choice.offload;
-  reporter.Message(
-      as_wished ? LogLevel::kInfo : LogLevel::kWarning,
-      StrCat("memory: a peak of ",
-             FormatBytes(choice.forecast.peak()),
-             " is predicted; recomputed in the backward pass: ",
-             DescribePlan(choice.policy, job.params.n_layers),
-             wished_policy ? "" : ", since the memory does not allow less",
-             choice.offload
-                 ? "; the weights are offloaded: each block is read from the file when it "
-                   "is worked with"
-                 : ""));
+  const bool as_wished = wished_policy && choice.placement == WeightPlacement::kResident;
+  reporter.Message(as_wished ? LogLevel::kInfo : LogLevel::kWarning,
+                   StrCat("memory: a peak of ",
+                          FormatBytes(choice.forecast.peak()),
+                          " is predicted; recomputed in the backward pass: ",
+                          DescribePlan(choice.policy, job.params.n_layers),
+                          wished_policy ? "" : ", since the memory does not allow less",
+                          Placed(choice.placement)));
   return choice;
 }
 
@@ -362,7 +379,7 @@ std::unique_ptr<Session> OpenSession(TrainContext context,
        .device = session->device,
        .head_dim = params.head_dim},
       point.plan);
-  MakeWeights(*session, files, memory.offload, !point.checkpoint_dir.empty());
+  MakeWeights(*session, files, memory.placement, !point.checkpoint_dir.empty());
   MakeModel(*session, longest_segment, memory.policy);
   RestoreState(*session, point, reporter);
   session->trained().Upload();

@@ -13,6 +13,7 @@
 #include "common/dataset/token_cache.h"
 #include "worker/model/full_store.h"
 #include "worker/model/transformer.h"
+#include "worker/train/memory_planner.h"
 #include "worker/train/ranks.h"
 #include "worker/train/reporter.h"
 #include "worker/train/run_dir.h"
@@ -35,6 +36,7 @@ struct Session {
   std::vector<MicroBatch> eval_chunks;  // this rank's
   int64_t eval_loss_tokens = 0;         // of all ranks; 0: nothing to evaluate
   std::unique_ptr<WeightSource> weights;
+  WeightPlacement placement = WeightPlacement::kResident;  // of `weights`
   std::unique_ptr<LoraStore> lora;  // without a tensor where `full` is trained
   std::unique_ptr<FullStore> full;  // lora.enable: false; `weights` are views of it
   std::unique_ptr<Transformer> model;

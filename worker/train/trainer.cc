@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/train/trainer.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <optional>
@@ -144,10 +145,13 @@ Trainer::StepResult Trainer::TrainStep(int64_t step) {
   // Forward, loss, backward: row weights are normalised over the whole step, so sums just add up
   trained.ZeroGrad();
   session_.model->ResetRouting();
-  for (MicroBatch& micro : batch.micro) {
-    for (const MicroBatch& chunk : SplitIntoChunks(std::move(micro), session_.chunk_rows)) {
-      session_.model->AddForwardBackward(RowsOf(chunk, step));
-    }
+  const std::vector<MicroBatch> chunks = ChunksOf(std::move(batch));
+  const int64_t owed = PassesOwed(static_cast<int64_t>(chunks.size()));
+  for (const MicroBatch& chunk : chunks) {
+    session_.model->AddForwardBackward(RowsOf(chunk, step));
+  }
+  for (int64_t pass = 0; pass < owed; ++pass) {
+    PassOverBlocks(*session_.weights, true);
   }
   result.loss = session_.model->TakeLoss();
   // Sync
@@ -171,6 +175,29 @@ Trainer::StepResult Trainer::TrainStep(int64_t step) {
   }
   result.seconds = watch.seconds();
   return result;
+}
+
+// Of this rank, without those that teach nothing: their gradient is zero.
+std::vector<MicroBatch> Trainer::ChunksOf(StepBatch batch) const {
+  std::vector<MicroBatch> chunks;
+  for (MicroBatch& micro : batch.micro) {
+    for (MicroBatch& chunk : SplitIntoChunks(std::move(micro), session_.chunk_rows)) {
+      if (chunk.loss_tokens > 0) {
+        chunks.push_back(std::move(chunk));
+      }
+    }
+  }
+  return chunks;
+}
+
+// Sharded blocks are gathered by all ranks at once: a rank with fewer passes than another takes
+// part in as many.
+int64_t Trainer::PassesOwed(int64_t own) const {
+  if (session_.placement != WeightPlacement::kSharded) {
+    return 0;
+  }
+  const std::vector<double> passes = session_.ranks.Gather(static_cast<double>(own));
+  return static_cast<int64_t>(*std::max_element(passes.begin(), passes.end())) - own;
 }
 
 // The rest of what a step sums: its loss, and how many rows each expert had.
@@ -240,9 +267,13 @@ bool Trainer::Evaluate() {
   const StopWatch watch(clock_);
   ThrowIfError(reporter_.Phase(kPhaseEvaluating));
   double sum = 0;
+  const int64_t owed = PassesOwed(static_cast<int64_t>(session_.eval_chunks.size()));
   for (const MicroBatch& chunk : session_.eval_chunks) {
     sum += session_.model->Loss(RowsOf(chunk, session_.state.step));
     reporter_.Beat(session_.state.step);
+  }
+  for (int64_t pass = 0; pass < owed; ++pass) {
+    PassOverBlocks(*session_.weights, false);
   }
   session_.ranks.Sum(std::span(&sum, 1));
   const double loss = sum / static_cast<double>(session_.eval_loss_tokens);

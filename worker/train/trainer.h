@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
+#include "common/dataset/batcher.h"
 #include "common/journal/record.h"
 #include "worker/train/expert_load.h"
 #include "worker/train/reporter.h"
@@ -47,6 +49,8 @@ class Trainer {
   };
   Requests AgreeOnRequests();
   StepResult TrainStep(int64_t step);
+  std::vector<MicroBatch> ChunksOf(StepBatch batch) const;
+  int64_t PassesOwed(int64_t own) const;
   void SumSmall(StepResult& result);
   void ReportStep(const StepResult& result, bool skipped);
   bool Evaluate();  // whether it is the best of the run

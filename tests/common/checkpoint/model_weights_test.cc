@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/checkpoint/model_weights.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -176,6 +177,16 @@ TEST(ModelWeights, OfHuggingFaceGetMistralsNamesAndRows) {
   }
   // Halves of a head of 4 become neighbours.
   EXPECT_THAT(order, ElementsAre(0, 2, 1, 3, 4, 6, 5, 7));
+  // A part of it is that part, wherever it begins and ends.
+  const auto whole = std::as_bytes(std::span(mistral));
+  for (size_t begin = 0; begin < whole.size(); begin += 5) {
+    for (size_t end = begin; end <= whole.size(); end += 3) {
+      std::vector<std::byte> part(end - begin);
+      (*weights)->CopyBytes(name, begin, part);
+      ASSERT_TRUE(std::ranges::equal(part, whole.subspan(begin, end - begin)))
+          << begin << " " << end;
+    }
+  }
 }
 
 TEST(ModelWeights, OfATiedModelHaveNoOutput) {

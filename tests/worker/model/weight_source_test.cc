@@ -2,64 +2,25 @@
 #include "worker/model/weight_source.h"
 
 #include <cmath>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
-#include "common/base/files.h"
-#include "common/checkpoint/safetensors.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_model.h"
-#include "worker/model/bf16.h"
+#include "tests/worker/model/weight_testing.h"
 #include "worker/model/fp16.h"
-#include "worker/model/transformer.h"
 
 namespace mft {
 namespace {
 
-// The tiny model in `from`, its values rounded to bf16 and stored as bf16 or as fp32.
-void WriteRounded(const std::string& from, const std::string& to, DType dtype) {
-  const auto source = SafetensorsFile::Open(from + "/consolidated.safetensors").value();
-  std::vector<std::vector<uint16_t>> narrow;
-  std::vector<std::vector<float>> wide;
-  std::vector<TensorToWrite> tensors;
-  for (const TensorEntry& tensor : source->tensors()) {
-    std::vector<float>& values = wide.emplace_back(tensor.data.size() / sizeof(float));
-    std::memcpy(values.data(), tensor.data.data(), tensor.data.size());
-    std::vector<uint16_t>& bits = narrow.emplace_back();
-    for (float& value : values) {
-      bits.push_back(Bf16Bits(value));
-      value = FloatFromBf16(bits.back());
-    }
-    tensors.push_back({tensor.name,
-                       dtype,
-                       tensor.shape,
-                       dtype == DType::kBF16 ? std::as_bytes(std::span(bits))
-                                             : std::as_bytes(std::span(values))});
-  }
-  ASSERT_TRUE(MakeDirs(to).ok());
-  ASSERT_TRUE(
-      WriteFileAtomic(to + "/params.json", ReadFile(from + "/params.json", 1 << 16).value()).ok());
-  ASSERT_TRUE(WriteSafetensors(to + "/consolidated.safetensors", tensors).ok());
-}
-
-std::vector<float> Logits(WeightSource& weights) {
-  const LoraStore none(weights.params(), {.target_modules = {}, .training = false});
-  Transformer model(
-      weights, none, CpuKernels(), {.max_rows = 96, .max_positions = 96, .training = false});
-  std::vector<int32_t> tokens(96);
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    tokens[i] = static_cast<int32_t>((7 * i + i / 5) % 64);
-  }
-  std::vector<float> logits(tokens.size() * 64);
-  const std::vector<int32_t> cu_seqlens = {0, 40, 96};
-  model.AllLogits(tokens, cu_seqlens, logits);
-  return logits;
-}
+using testing::ExpectSameBlock;
+using testing::ExpectSameMatrix;
+using testing::Logits;
+using testing::WriteRounded;
 
 // bf16 matrices take half the memory of fp32 ones, are not copied, and give the same numbers.
 TEST(ResidentWeights, OfBf16AreUsedAsTheyAreInTheFile) {
@@ -83,42 +44,6 @@ TEST(ResidentWeights, OfBf16AreUsedAsTheyAreInTheFile) {
   }
 }
 
-void ExpectSameMatrix(const FrozenMat& actual, const FrozenMat& expected) {
-  ASSERT_EQ(actual.format, expected.format);
-  ASSERT_EQ(actual.out, expected.out);
-  ASSERT_EQ(actual.in, expected.in);
-  const auto row_bytes = static_cast<size_t>(expected.in * ElementBytes(expected.data.type));
-  for (int64_t row = 0; row < expected.out; ++row) {
-    ASSERT_EQ(
-        std::memcmp(actual.data.Rows(row, 1).data, expected.data.Rows(row, 1).data, row_bytes), 0)
-        << row;
-  }
-}
-
-void ExpectSameBlock(const BlockWeights& actual, const BlockWeights& expected, int64_t dim) {
-  ExpectSameMatrix(actual.wq, expected.wq);
-  ExpectSameMatrix(actual.wk, expected.wk);
-  ExpectSameMatrix(actual.wv, expected.wv);
-  ExpectSameMatrix(actual.wo, expected.wo);
-  ASSERT_EQ(actual.experts.size(), expected.experts.size());
-  for (size_t e = 0; e < expected.experts.size(); ++e) {
-    ExpectSameMatrix(actual.experts[e].w1, expected.experts[e].w1);
-    ExpectSameMatrix(actual.experts[e].w2, expected.experts[e].w2);
-    ExpectSameMatrix(actual.experts[e].w3, expected.experts[e].w3);
-  }
-  if (expected.experts.empty()) {
-    ExpectSameMatrix(actual.w1, expected.w1);
-    ExpectSameMatrix(actual.w2, expected.w2);
-    ExpectSameMatrix(actual.w3, expected.w3);
-  } else {
-    ExpectSameMatrix(actual.router, expected.router);
-  }
-  for (int64_t i = 0; i < dim; ++i) {
-    ASSERT_EQ(actual.attention_norm[i], expected.attention_norm[i]);
-    ASSERT_EQ(actual.ffn_norm[i], expected.ffn_norm[i]);
-  }
-}
-
 std::unique_ptr<WeightSource> Offloaded(const std::string& model) {
   return MakeOffloadedWeights(ModelWeights::Open(model, ReadModelParams(model).value()).value());
 }
@@ -130,8 +55,10 @@ TEST(OffloadedWeights, AreThoseOfTheResidentSourceInEveryOrder) {
   params.n_layers = 5;
   testing::WriteTinyModel(dir.File("model"), params);
   WriteRounded(dir.File("model"), dir.File("bf16"), DType::kBF16);
+  WriteRounded(dir.File("model"), dir.File("fp16"), DType::kF16);
   for (const std::string& model : {dir.File("model"),
                                    dir.File("bf16"),
+                                   dir.File("fp16"),
                                    testing::Fixture("train/moe/model"),
                                    testing::Fixture("train/dense-bf16/model")}) {
     SCOPED_TRACE(model);

@@ -98,28 +98,67 @@ TEST(MemoryPlanner, RecomputesOnlyAsMuchAsTheMemoryMakesIt) {
   EXPECT_EQ(DescribePlan(RecomputePolicy::kMlp, 8), "mlp");
 }
 
-TEST(MemoryPlanner, OffloadsWhatDoesNotFitHoweverMuchIsRecomputed) {
+constexpr int64_t kMiB = int64_t{1} << 20;
+
+MemoryJob LargeJob() {
   MemoryJob job = Job();
-  constexpr int64_t kMiB = int64_t{1} << 20;
-  job.weights = {.mapped = 900 * kMiB, .copied = 0, .head = 10 * kMiB, .block = 20 * kMiB};
-  const auto choose = [&](RecomputePolicy policy, bool offload) {
-    // The program's own size may move a little between the calls.
-    const int64_t allowed = ForecastMemory(job, policy, offload).peak() + 8 * kMiB;
-    return ChooseMemory(job, RecomputePolicy::kNothing, allowed).value();
-  };
-  const WeightBytes offloaded = ForecastMemory(job, RecomputePolicy::kMlp, true).weights;
+  job.weights = {.mapped = 900 * kMiB,
+                 .copied = 0,
+                 .head = 10 * kMiB,
+                 .block = 20 * kMiB,
+                 .blocks = 890 * kMiB};
+  return job;
+}
+
+// With the memory that the job takes with this policy and placement.
+MemoryChoice ChooseWith(const MemoryJob& job, RecomputePolicy policy, WeightPlacement placement) {
+  // The program's own size may move a little between the calls.
+  const int64_t allowed = ForecastMemory(job, policy, placement).peak() + 8 * kMiB;
+  return ChooseMemory(job, RecomputePolicy::kNothing, allowed).value();
+}
+
+constexpr std::array kPolicies = {
+    RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock};
+
+TEST(MemoryPlanner, OffloadsWhatDoesNotFitHoweverMuchIsRecomputed) {
+  MemoryJob job = LargeJob();
+  const WeightBytes offloaded =
+      ForecastMemory(job, RecomputePolicy::kMlp, WeightPlacement::kOffloaded).weights;
   EXPECT_EQ(offloaded.mapped, 0);
   EXPECT_EQ(offloaded.copied, 50 * kMiB);
-  for (const auto policy :
-       {RecomputePolicy::kNothing, RecomputePolicy::kMlp, RecomputePolicy::kBlock}) {
-    EXPECT_EQ(choose(policy, true).policy, policy);
-    EXPECT_TRUE(choose(policy, true).offload);
+  for (const auto policy : kPolicies) {
+    const MemoryChoice choice = ChooseWith(job, policy, WeightPlacement::kOffloaded);
+    EXPECT_EQ(choice.policy, policy);
+    EXPECT_EQ(choice.placement, WeightPlacement::kOffloaded);
   }
   // In memory with everything recomputed before offloaded with nothing.
-  EXPECT_EQ(choose(RecomputePolicy::kBlock, false).policy, RecomputePolicy::kBlock);
-  EXPECT_FALSE(choose(RecomputePolicy::kBlock, false).offload);
+  const MemoryChoice choice = ChooseWith(job, RecomputePolicy::kBlock, WeightPlacement::kResident);
+  EXPECT_EQ(choice.policy, RecomputePolicy::kBlock);
+  EXPECT_EQ(choice.placement, WeightPlacement::kResident);
   job.full = true;  // what is trained is in memory
-  EXPECT_FALSE(choose(RecomputePolicy::kBlock, false).offload);
+  EXPECT_EQ(ChooseWith(job, RecomputePolicy::kBlock, WeightPlacement::kResident).placement,
+            WeightPlacement::kResident);
+}
+
+TEST(MemoryPlanner, ShardsAmongTheRanksBeforeItOffloads) {
+  MemoryJob job = LargeJob();
+  job.world_size = 4;
+  const WeightBytes sharded =
+      ForecastMemory(job, RecomputePolicy::kMlp, WeightPlacement::kSharded).weights;
+  EXPECT_EQ(sharded.mapped, 890 * kMiB / 4);
+  EXPECT_EQ(sharded.copied, 50 * kMiB);
+  for (const auto policy : kPolicies) {
+    const MemoryChoice choice = ChooseWith(job, policy, WeightPlacement::kSharded);
+    EXPECT_EQ(choice.policy, policy);
+    EXPECT_EQ(choice.placement, WeightPlacement::kSharded);
+  }
+  EXPECT_EQ(ChooseWith(job, RecomputePolicy::kBlock, WeightPlacement::kResident).placement,
+            WeightPlacement::kResident);
+  EXPECT_EQ(ChooseWith(job, RecomputePolicy::kBlock, WeightPlacement::kOffloaded).placement,
+            WeightPlacement::kOffloaded);
+  job.full = true;
+  EXPECT_EQ(ChooseWith(job, RecomputePolicy::kBlock, WeightPlacement::kResident).placement,
+            WeightPlacement::kResident);
 }
 
 TEST(MemoryPlanner, NamesTheLongestDocumentThatFits) {
