@@ -51,6 +51,18 @@ class Slurm(Case):
     def wait_for_steps(self, job, count):
         return self.wait_for(f"{count} steps of {job}", lambda: int(self.describe(job)["progress"].get("step", 0)) >= count)
 
+    def hold(self, job):
+        """Stops the worker, so that the job lasts as long as the test wants; its pid."""
+        for entry in pathlib.Path("/proc").iterdir():
+            try:
+                command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            except OSError:
+                continue
+            if command.split(b"\0")[0].endswith(b"/mft-worker") and f"/jobs/{job}/".encode() in command:
+                os.kill(int(entry.name), signal.SIGSTOP)
+                return int(entry.name)
+        return self.fail(f"{job} has no worker")
+
     def slurm_jobs(self, job):
         """(id, state) of every job that Slurm was ever given for this one; the comment names it."""
         lines = self.cluster.run("squeue", "--noheader", "--states=all", "--sort=i", "--format=%A|%T|%k").splitlines()
@@ -93,7 +105,10 @@ class Slurm(Case):
         self.wait_for_state(undisturbed, "SUCCEEDED")
         job = self.submit(self.job_file(steps=steps)[0], "--set", "seq_len=256")
         self.wait_for_steps(job, 10)
+        worker = self.hold(job)
         self.cluster.run("scancel", "--signal=TERM", "--batch", self.slurm_jobs(job)[0][0])
+        self.wait_for("the runner to hear it", lambda: "asked to stop" in self.ctl("events", job).stdout)
+        os.kill(worker, signal.SIGCONT)
         described = self.wait_for_state(job, "SUCCEEDED")
         self.assertEqual(int(described["attempt"]), 2)
         resumed = [e["attemptStarted"] for e in self.events(job) if e.get("attemptStarted", {}).get("kind") == "train"]
@@ -102,22 +117,10 @@ class Slurm(Case):
         self.assertEqual(len(self.slurm_jobs(job)), 2)
         self.assertIn("INTERRUPTED", [e["stateChanged"]["reason"] for e in self.events(job) if "stateChanged" in e])
 
-    def worker_pid(self, job):
-        """The process of rank 0."""
-        for entry in pathlib.Path("/proc").iterdir():
-            try:
-                command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-            except OSError:
-                continue
-            if command.split(b"\0")[0].endswith(b"/mft-worker") and f"/jobs/{job}/".encode() in command:
-                return int(entry.name)
-        return self.fail(f"{job} has no worker")
-
     def test_daemon_and_controller_die(self):
-        running = self.submit(self.job_file(steps=40)[0])
+        running = self.submit(self.job_file(steps=400)[0])
         self.wait_for_steps(running, 5)
-        worker = self.worker_pid(running)
-        os.kill(worker, signal.SIGSTOP)  # so that it lasts as long as this test wants
+        worker = self.hold(running)
         waiting = self.submit(self.job_file(steps=20)[0])
         follower = subprocess.Popen([BIN / "mftctl", "logs", running, "-f"], env=self.environment, stdout=subprocess.PIPE,
                                     stderr=subprocess.PIPE, text=True)
@@ -137,7 +140,7 @@ class Slurm(Case):
         self.wait_for("the runner to end", lambda: not held(lock))
         self.assertEqual([self.describe(job)["state"] for job in (running, waiting)], ["RUNNING", "STARTING"])
         self.cluster.start_controller()
-        for job, steps in ((running, 40), (waiting, 20)):
+        for job, steps in ((running, 400), (waiting, 20)):
             described = self.wait_for_state(job, "SUCCEEDED")
             self.assertEqual(int(described["attempt"]), 1)
             self.assertEqual([int(event["sequence"]) for event in self.events(job)], list(range(1, int(described["lastSequence"]) + 1)))
@@ -145,7 +148,7 @@ class Slurm(Case):
             self.assertEqual(len(self.slurm_jobs(job)), 1)
         output, errors = follower.communicate(timeout=60)
         self.assertEqual(follower.returncode, 0, errors)
-        self.assertEqual([int(n) for n in re.findall(r"step: (\d+) - done", output)], list(range(1, 41)))
+        self.assertEqual([int(n) for n in re.findall(r"step: (\d+) - done", output)], list(range(1, 401)))
 
 
 if __name__ == "__main__":

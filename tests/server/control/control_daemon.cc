@@ -43,7 +43,7 @@ std::string Wait(ControlLoop& loop, const std::string& id) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
+  if (argc != 3 && argc != 4) {
     return 2;
   }
   spdlog::set_level(spdlog::level::off);  // stdout is for answers
@@ -53,6 +53,13 @@ int main(int argc, char** argv) {
   options.cores = 4;
   options.tick_ms = 5;
   options.retry_delay_ms = 20;
+  if (argc == 4) {  // folder of Slurm's programs
+    options.executor = Executor::kSlurm;
+    options.slurm.bin_dir = argv[3];
+    options.slurm_poll_ms = 20;
+    options.slurm_urgent_poll_ms = 20;
+    options.slurm_forget_ms = 1'000;
+  }
   auto loop = ControlLoop::Create(options);
   if (!loop.ok()) {
     std::cout << loop.status().ToString() << std::endl;

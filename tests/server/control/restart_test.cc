@@ -3,7 +3,6 @@
 // twice.
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <numeric>
@@ -19,12 +18,14 @@
 #include "common/base/strings.h"
 #include "server/exec/attempt_dir.h"
 #include "server/store/sqlite.h"
+#include "tests/server/control/daemon_process.h"
 #include "tests/server/control/harness.h"
 
 namespace mft::server {
 namespace {
 
 using ::testing::Contains;
+using testing::DaemonProcess;
 using ::testing::ElementsAre;
 using testing::Eventually;
 using testing::Harness;
@@ -202,61 +203,6 @@ TEST(Journal, DamageBecomesOneEventAndReadingGoesOn) {
   EXPECT_EQ(count([](const v1::JobEvent& event) { return event.has_journal_damaged(); }), 1);
 }
 
-// The daemon as a process of its own, so that it can be killed.
-class Daemon {
- public:
-  explicit Daemon(std::string state_dir) : state_dir_(std::move(state_dir)) { Start(); }
-  ~Daemon() { Kill(); }
-
-  void Start() {
-    int in[2], out[2];
-    ASSERT_EQ(pipe2(in, O_CLOEXEC), 0);
-    ASSERT_EQ(pipe2(out, O_CLOEXEC), 0);
-    pid_ = fork();
-    if (pid_ == 0) {
-      dup2(in[0], 0);
-      dup2(out[1], 1);
-      execl(MFT_CONTROL_DAEMON, MFT_CONTROL_DAEMON, state_dir_.c_str(), MFT_SCRIPTED_DIR, nullptr);
-      _exit(127);
-    }
-    in_ = UniqueFd(in[1]);
-    out_ = UniqueFd(out[0]);
-    close(in[0]);
-    close(out[1]);
-    ASSERT_EQ(ReadLine(), "ready");
-  }
-
-  void Kill() {
-    if (pid_ > 0) {
-      kill(pid_, SIGKILL);
-      waitpid(pid_, nullptr, 0);
-    }
-    pid_ = 0;
-  }
-
-  void Send(const std::string& line) {
-    ASSERT_TRUE(WriteAll(in_.get(), line + "\n", "daemon").ok());
-  }
-  // "" once the daemon is gone.
-  std::string ReadLine() {
-    std::string line;
-    char c = 0;
-    while (read(out_.get(), &c, 1) == 1 && c != '\n') {
-      line += c;
-    }
-    return c == '\n' ? line : "";
-  }
-  std::string Ask(const std::string& line) {
-    Send(line);
-    return ReadLine();
-  }
-
- private:
-  std::string state_dir_;
-  pid_t pid_ = 0;
-  UniqueFd in_, out_;
-};
-
 void SleepMicros(int64_t micros) {
   std::this_thread::sleep_for(std::chrono::microseconds(micros));
 }
@@ -264,7 +210,7 @@ void SleepMicros(int64_t micros) {
 TEST(Kill, ADaemonKilledTwentyTimesDuringOneJobLosesAndRepeatsNothing) {
   const mft::testing::TempDir temp;
   const std::string state = temp.File("state");
-  Daemon daemon(state);
+  DaemonProcess daemon(state);
   const std::string id = daemon.Ask(StrCat("submit r1 ", temp.File("run"), " 600 step_ms=4"));
   ASSERT_TRUE(IsValidJobId(id)) << id;
   std::mt19937 random(1);
@@ -294,7 +240,7 @@ TEST(Kill, ADaemonKilledTwentyTimesDuringOneJobLosesAndRepeatsNothing) {
 TEST(Kill, ADaemonKilledAtAnyMomentKeepsItsPromises) {
   const mft::testing::TempDir temp;
   const std::string state = temp.File("state");
-  Daemon daemon(state);
+  DaemonProcess daemon(state);
   std::vector<std::string> ids;
   for (int i = 0; i < 40; ++i) {
     const std::string line =

@@ -150,13 +150,27 @@ class Play {
   std::unique_ptr<JournalWriter> rank_;
 };
 
+// As the runner does that Slurm starts: the lock is its own to take, and an attempt runs only once.
+bool TakeLock(const std::string& dir) {
+  auto lock = TryLockFile(dir + "/lock");
+  return lock.ok() && lock->release() >= 0 && !PathExists(dir + "/runner.jsonl");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) {
+  if (argc != 5 && argc != 3) {
     return 2;
   }
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGTERM);
+  sigprocmask(SIG_BLOCK, &blocked, nullptr);
   const std::string dir = argv[2];
+  if (argc == 3 && !TakeLock(dir)) {
+    std::fprintf(stderr, "%s: has a runner, or had one\n", dir.c_str());
+    return 1;
+  }
   auto attempt = ReadAttemptFile(dir + "/attempt.json");
   auto job = ReadJobFile(dir + "/../../job.json");
   if (!attempt.ok() || !job.ok()) {

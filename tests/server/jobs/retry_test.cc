@@ -56,7 +56,11 @@ TEST(Judge, PreparationThatIsDoneWaitsForDevicesUnlessItWasCancelled) {
 
 TEST(Judge, ARequestToCancelDecidesOverEveryOtherEnd) {
   const Job job = MakeJob(kCancelling, 2, 0, Intent::kCancelNow);
-  for (const Kind kind : {Kind::kLost, Kind::kRebooted, Kind::kNeverStarted, Kind::kStartFailed}) {
+  for (const Kind kind : {Kind::kLost,
+                          Kind::kRebooted,
+                          Kind::kNeverStarted,
+                          Kind::kInterrupted,
+                          Kind::kStartFailed}) {
     EXPECT_EQ(Judge(job, AttemptKind::kTrain, {.kind = kind, .result = {}, .detail = ""}).state,
               kCancelled);
   }
@@ -131,6 +135,7 @@ TEST(Judge, InterruptionsRecoverEvenWithoutRetries) {
   check(WithResult("killed"), reason::kInterrupted);
   check({.kind = Kind::kRebooted, .result = {}, .detail = ""}, reason::kNodeRebooted);
   check({.kind = Kind::kNeverStarted, .result = {}, .detail = ""}, reason::kInterrupted);
+  check({.kind = Kind::kInterrupted, .result = {}, .detail = "preempted"}, reason::kInterrupted);
 }
 
 TEST(Judge, ALostRunnerUsesARetry) {

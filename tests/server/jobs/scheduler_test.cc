@@ -129,5 +129,20 @@ TEST(NeedsOf, CudaWithoutEnoughGpusIsRefusedWithBothNumbers) {
   EXPECT_EQ(status.message(), "mftd.device is cuda and mftd.ranks is 2, but this node has 1 GPU");
 }
 
+TEST(Schedule, AnOuterQueueTakesTrainingsWhateverTheNodeHas) {
+  const Plan plan = Schedule({Cpu("third", 64, 3),
+                              Gpu("second", 8, 2),
+                              Cpu("first", 64, 5, "urgent"),
+                              Prepare("data", 1),
+                              Prepare("more", 2)},
+                             {.prepare_slots = 1, .cores = 1, .gpus = {}, .outer_queue = 2});
+  EXPECT_THAT(Started(plan), ElementsAre("first", "data", "second"));
+  for (const JobStart& start : plan.starts) {
+    EXPECT_THAT(start.leases, IsEmpty()) << start.job_id;
+  }
+  EXPECT_EQ(plan.waiting.at("third"), "next in line for a place in Slurm's queue");
+  EXPECT_EQ(plan.waiting.count("more"), 1u);
+}
+
 }  // namespace
 }  // namespace mft::server

@@ -269,6 +269,36 @@ TEST(FullDisk, RefusesTheBatchWholeAndPasses) {
   EXPECT_EQ(database.QueryInt("SELECT count(*) FROM events").value(), 100);
 }
 
+TEST(Migrations, AttemptsOfTheFirstSchemaAreLocal) {
+  const testing::TempDir temp;
+  const std::string path = temp.File("mftd.db");
+  {
+    const auto store = JobStore::Open(path, 1).value();
+    ASSERT_TRUE(
+        store->Commit({.jobs = {MakeJob("j1")}, .attempts = {MakeAttempt("a1", "j1", 1)}}).ok());
+    const auto database = Database::Open(path, Database::Mode::kReadWrite).value();
+    ASSERT_TRUE(database
+                    ->Script("ALTER TABLE attempts DROP COLUMN executor; ALTER TABLE attempts DROP "
+                             "COLUMN slurm_job; PRAGMA user_version=1")
+                    .ok());
+  }
+  const auto store = JobStore::Open(path, 1).value();
+  StoredState state = store->Load().value();
+  ASSERT_EQ(state.open_attempts.size(), 1u);
+  EXPECT_EQ(state.open_attempts[0].executor, Executor::kLocal);
+  EXPECT_TRUE(PathExists(path + ".before-v2"));
+
+  Attempt attempt = MakeAttempt("a2", "j1", 2);
+  attempt.executor = Executor::kSlurm;
+  ASSERT_TRUE(store->Commit({.attempts = {attempt}}).ok());
+  attempt.slurm_job = "17";
+  ASSERT_TRUE(store->Commit({.attempts = {attempt}}).ok());
+  state = store->Load().value();
+  ASSERT_EQ(state.open_attempts.size(), 2u);
+  EXPECT_EQ(state.open_attempts[1].executor, Executor::kSlurm);
+  EXPECT_EQ(state.open_attempts[1].slurm_job, "17");
+}
+
 TEST(Migrations, RefuseADatabaseOfANewerProgram) {
   const testing::TempDir temp;
   const std::string path = temp.File("mftd.db");
