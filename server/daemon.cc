@@ -22,6 +22,7 @@
 #include "common/base/files.h"
 #include "common/base/strings.h"
 #include "server/control/control_loop.h"
+#include "server/exec/slurm_client.h"
 #include "server/gpu_inventory.h"
 #include "server/metrics/metrics.h"
 #include "server/rpc/rpc_server.h"
@@ -110,6 +111,9 @@ Status ResolveConfig(ServerConfig& config) {
         StrCat(JoinPath(config.program_dir, "mft-runner"),
                ": no such program; program_dir must hold mft-runner, mft-worker and mft-data"));
   }
+  if (config.executor == "slurm") {
+    MFT_RETURN_IF_ERROR(SlurmClient(config.slurm).CheckPrograms());
+  }
   return Status::Ok();
 }
 
@@ -122,6 +126,9 @@ Status RunDaemon(const ServerConfig& config) {
   options.prepare_slots = static_cast<int>(config.prepare_slots);
   options.grace_ms = config.grace_seconds * 1000;
   options.tracker_python = config.tracker_python;
+  options.executor = config.executor == "slurm" ? Executor::kSlurm : Executor::kLocal;
+  options.slurm = config.slurm;
+  options.slurm_poll_ms = config.slurm.poll_seconds * 1000;
   MFT_ASSIGN_OR_RETURN(const auto loop, ControlLoop::Create(options));
 
   std::atomic<const RpcServer*> serving = nullptr;

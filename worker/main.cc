@@ -25,6 +25,7 @@
 #include "worker/kernels/kernels.h"
 #include "worker/model/status_error.h"
 #include "worker/train/bench.h"
+#include "worker/train/ranks.h"
 #include "worker/train/reporter.h"
 #include "worker/train/seeds.h"
 #include "worker/train/session.h"
@@ -59,7 +60,7 @@ Status Guard(const std::function<Status()>& work) {
 
 FinalRecord FinalOf(const Status& status, int64_t step) {
   // A full disk ends no job: the newest checkpoint is good, and somebody has to make room.
-  const bool stopped = status.reason() == kReasonDiskFull;
+  const bool stopped = status.reason() == kReasonDiskFull || status.code() == Code::kCancelled;
   return {.outcome = stopped ? "stopped" : "failed",
           .step = step,
           .code = static_cast<int>(status.code()),
@@ -87,24 +88,38 @@ std::string AttemptId(const TrainArgs& args) {
 int Train(const TrainArgs& args) {
   StopSignals signals;
   const Clock& clock = SystemClock();
-  auto reporter = Reporter::Open(
-      {.attempt_dir = args.attempt_dir, .attempt_id = AttemptId(args)}, signals, clock);
+  const auto world = ReadWorld(ProcessGetenv);
+  auto reporter = world.ok() ? Reporter::Open({.attempt_dir = args.attempt_dir,
+                                               .attempt_id = AttemptId(args),
+                                               .rank = world->rank},
+                                              signals,
+                                              clock)
+                             : Result<std::unique_ptr<Reporter>>(world.status());
   if (!reporter.ok()) {
     LogError(reporter.status().message());
     return ExitCodeFor(reporter.status().code());
   }
   FinalRecord last;
+  std::unique_ptr<Ranks> ranks;
   const Status status = Guard([&]() -> Status {
     MFT_RETURN_IF_ERROR((*reporter)->Phase(kPhaseStarting));
     MFT_RETURN_IF_ERROR(CheckBuildOfRunner());
     MFT_ASSIGN_OR_RETURN(TrainContext context, LoadTrainContext(args, ProcessGetenv));
-    last = RunJob(context, **reporter, signals, clock);
+    MFT_ASSIGN_OR_RETURN(ranks, MeetOtherRanks(context, signals));
+    (*reporter)->FollowPlace([&ranks](int64_t step, std::string_view phase) {
+      ranks->communicator().SetPlace(step, phase);
+    });
+    last = RunJob(context, *ranks, **reporter, signals, clock);
     return Status::Ok();
   });
   if (!status.ok()) {
     last = FinalOf(status, (*reporter)->last_step());
   }
   (*reporter)->Final(last);
+  if (last.outcome == "failed") {
+    // Destroyed it would say good-bye, and the others would go on until they need this rank.
+    static_cast<void>(ranks.release());
+  }
   return ExitCodeOf(last);
 }
 

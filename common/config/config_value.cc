@@ -247,7 +247,7 @@ std::string ReadValue(const ConfigNode& node,
     }
     values.push_back(text);
   }
-  if (values.empty()) {
+  if (values.empty() && !rule.choices.empty()) {
     return "must name at least one";
   }
   out = values;

@@ -14,6 +14,37 @@
 
 namespace mft {
 
+// How trainings are handed to Slurm (executor: slurm).
+struct SlurmConfig {
+  std::string bin_dir;    // of sbatch, squeue and scancel; "": PATH
+  std::string partition;  // "": Slurm's default
+  std::string account;
+  std::string qos;
+  std::vector<std::string> arguments;  // of sbatch, e.g. --constraint=h100
+  std::string gres = "gpu";            // name of a GPU in --gres, e.g. gpu:h100
+  int64_t gpus_per_node = 0;           // 0: the nodes have none, jobs run on CPUs
+  int64_t cores_per_node = 0;          // 0: as many as the daemon's own node shares out
+  int64_t memory_gib = 0;              // of one rank; 0: the partition's default
+  int64_t max_jobs = 1000;             // in Slurm at once; the others wait in the daemon
+  int64_t poll_seconds = 5;            // between two looks at Slurm's queue
+};
+
+template <typename Visitor>
+void VisitFields(Visitor&& visit, auto& self) requires
+    std::is_same_v<std::remove_cvref_t<decltype(self)>, SlurmConfig> {
+  visit("bin_dir", self.bin_dir, FieldRule{});
+  visit("partition", self.partition, FieldRule{});
+  visit("account", self.account, FieldRule{});
+  visit("qos", self.qos, FieldRule{});
+  visit("arguments", self.arguments, FieldRule{});
+  visit("gres", self.gres, FieldRule{});
+  visit("gpus_per_node", self.gpus_per_node, Between(0, 1024));
+  visit("cores_per_node", self.cores_per_node, Between(0, 65536));
+  visit("memory_gib", self.memory_gib, Between(0, int64_t{1} << 20));
+  visit("max_jobs", self.max_jobs, Between(1, 100'000));
+  visit("poll_seconds", self.poll_seconds, Between(1, 600));
+}
+
 struct ServerConfig {
   std::string state_dir;  // "": $XDG_STATE_HOME/mftd, else ~/.local/state/mftd
   std::string listen;     // unix:PATH or HOST:PORT; "": the default socket
@@ -26,6 +57,8 @@ struct ServerConfig {
   int64_t grace_seconds = 120;             // from SIGTERM to SIGKILL of an attempt
   std::string tracker_python = "python3";  // interpreter that has the clients of W&B and MLflow
   std::string log_level = "info";
+  std::string executor = "local";  // who runs trainings: local (this node) | slurm
+  SlurmConfig slurm;
 };
 
 template <typename Visitor>
@@ -42,6 +75,8 @@ void VisitFields(Visitor&& visit, auto& self) requires
   visit("grace_seconds", self.grace_seconds, Between(1, 86'400));
   visit("tracker_python", self.tracker_python, FieldRule{});
   visit("log_level", self.log_level, OneOf({"debug", "info", "warning", "error"}));
+  visit("executor", self.executor, OneOf({"local", "slurm"}));
+  visit("slurm", self.slurm);
 }
 
 struct ServerConfigResult {

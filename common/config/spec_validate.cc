@@ -204,12 +204,6 @@ void ValidateSpec(const ValidationContext& context, JobSpecResult& result) {
 
 std::vector<Violation> CheckDevice(const JobSpec& spec, std::string_view device) {
   std::vector<Violation> violations;
-  if (device == "cpu" && spec.mftd.ranks > 1) {
-    violations.push_back(
-        {.path = "mftd.ranks",
-         .line = 0,
-         .message = NotInThisVersion(StrCat(spec.mftd.ranks, " (several ranks on the CPU)"))});
-  }
   if (device == "cpu" && spec.mftd.precision == "fp8") {
     violations.push_back({.path = "mftd.precision",
                           .line = 0,

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -32,18 +33,19 @@ double Cost(const Pack& pack) {
   return cost;
 }
 
-// Deals `packs` out so that each rank gets as many and the ranks finish together: dearest first, to
-// the rank with the least work that has room. Each rank's packs stay in the order of their numbers.
-std::vector<std::vector<Pack>> DealOut(std::vector<Pack> packs, size_t ranks) {
-  std::vector<double> cost;
-  for (const Pack& pack : packs) {
-    cost.push_back(Cost(pack));
+// Deals `packs` out in groups of `group` so that each rank gets as many and the ranks finish
+// together: dearest first, to the rank with the least work that has room. Each rank's packs stay in
+// the order of their numbers.
+std::vector<std::vector<Pack>> DealOut(std::vector<Pack> packs, size_t ranks, size_t group) {
+  std::vector<double> cost(packs.size() / group);
+  for (size_t i = 0; i < packs.size(); ++i) {
+    cost[i / group] += Cost(packs[i]);
   }
-  std::vector<size_t> order(packs.size());
+  std::vector<size_t> order(cost.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(
       order.begin(), order.end(), [&](size_t a, size_t b) { return cost[a] > cost[b]; });
-  const size_t room = packs.size() / ranks;
+  const size_t room = cost.size() / ranks;
   std::vector<double> work(ranks, 0);
   std::vector<std::vector<size_t>> given(ranks);
   for (const size_t i : order) {
@@ -60,7 +62,8 @@ std::vector<std::vector<Pack>> DealOut(std::vector<Pack> packs, size_t ranks) {
   for (size_t rank = 0; rank < ranks; ++rank) {
     std::sort(given[rank].begin(), given[rank].end());
     for (const size_t i : given[rank]) {
-      dealt[rank].push_back(std::move(packs[i]));
+      const auto first = packs.begin() + static_cast<std::ptrdiff_t>(i * group);
+      std::move(first, first + static_cast<std::ptrdiff_t>(group), std::back_inserter(dealt[rank]));
     }
   }
   return dealt;
@@ -256,7 +259,10 @@ Result<std::vector<std::vector<Pack>>> PackBatcher::NextStep() {
   if (!reference()) {
     MFT_ASSIGN_OR_RETURN(std::vector<Pack> packs,
                          take(*streams_.front(), per_rank * options_.world_size));
-    return DealOut(std::move(packs), options_.world_size);
+    // A mean of the microbatches' means needs the same packs in a microbatch on any number of
+    // ranks.
+    const bool means = options_.loss_norm == "reference";
+    return DealOut(std::move(packs), options_.world_size, means ? options_.batch_size : 1);
   }
   std::vector<std::vector<Pack>> ranks;
   for (int rank = 0; rank < options_.world_size; ++rank) {

@@ -99,6 +99,9 @@ struct FinalRecord {
   std::string message;
 };
 
+// The reason of a rank that ends since another one is gone or does not answer: a consequence.
+inline constexpr std::string_view kReasonRankLost = "RANK_LOST";
+
 struct RankExit {
   int rank = 0;
   int exit_code = -1;  // -1: ended by `signal`

@@ -16,6 +16,7 @@
 #include "common/config/job_spec.h"
 #include "server/control/cache_bound.h"
 #include "server/events/snapshot.h"
+#include "server/exec/slurm_job.h"
 
 namespace mft::server {
 
@@ -89,6 +90,21 @@ struct AdmittedCommand {
 struct CachesBoundCommand {
   CacheUse use;
 };
+// sbatch has ended, for this attempt.
+struct SlurmSubmittedCommand {
+  std::string attempt_id;
+  Result<std::string> slurm_job;
+};
+// squeue has ended.
+struct SlurmListedCommand {
+  Result<SlurmJobs> jobs;
+};
+// scancel has ended.
+struct SlurmSignalledCommand {
+  std::string attempt_id;
+  SlurmSignal signal = SlurmSignal::kTerminate;
+  Status status;
+};
 struct ShutdownCommand {};
 
 using Command = std::variant<SubmitCommand,
@@ -98,6 +114,9 @@ using Command = std::variant<SubmitCommand,
                              ReleaseSlotCommand,
                              AdmittedCommand,
                              CachesBoundCommand,
+                             SlurmSubmittedCommand,
+                             SlurmListedCommand,
+                             SlurmSignalledCommand,
                              ShutdownCommand>;
 
 // Many producers, one consumer that polls event_fd() and then takes everything.

@@ -10,6 +10,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "common/config/server_config.h"
 #include "server/control/commands.h"
 #include "server/events/fan_out.h"
 #include "server/events/snapshot.h"
@@ -29,6 +30,12 @@ struct ControlOptions {
   int64_t kill_margin_ms = 10'000;  // so much longer until the daemon kills runner and ranks itself
   int64_t retry_delay_ms = 1'000;   // before the second attempt; doubles up to a minute
   std::string tracker_python = "python3";  // of mft-track, looked for in PATH
+  Executor executor = Executor::kLocal;    // of trainings; preparations run on this node
+  SlurmConfig slurm;                       // state_dir and program_dir are on its nodes too
+  int64_t slurm_poll_ms = 5'000;           // between two looks at its queue
+  int64_t slurm_urgent_poll_ms = 1'000;    // ... while an attempt begins or ends
+  int64_t slurm_forget_ms =
+      10'000;  // an attempt that Slurm does not list for so long is over there
   int64_t tick_ms = 100;
   int64_t probe_ms = 5'000;  // between tries to write again, after the state could not be written
   const Clock* clock = nullptr;  // nullptr: SystemClock()

@@ -49,7 +49,8 @@ ControlLoop::Impl::Impl(ControlOptions options, SnapshotBox& snapshots, FanOut& 
       clock_(options_.clock),
       boot_id_(BootId()),
       snapshots_(snapshots),
-      fan_out_(fan_out) {}
+      fan_out_(fan_out),
+      slurm_(options_.slurm) {}
 
 ControlLoop::Impl::~Impl() {
   Stop();
@@ -112,6 +113,7 @@ void ControlLoop::Impl::RemoveOldSecrets() {
 
 void ControlLoop::Impl::Start() {
   disk_.Start();
+  slurm_thread_.Start();
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -120,12 +122,14 @@ std::vector<std::string> ControlLoop::Impl::Stop() {
   if (!queue_) {
     return going_on;
   }
+  slurm_stop_.request_stop();
   if (thread_.joinable()) {
     Command command(ShutdownCommand{});
     static_cast<void>(queue_->Push(command, true));
     thread_.join();
   }
   disk_.Stop();
+  slurm_thread_.Stop();
   RejectLeftovers();
   for (const auto& [id, attempt] : running_) {
     going_on.push_back(attempt.job_id);
@@ -148,6 +152,7 @@ void ControlLoop::Impl::Turn() {
   if (stopping_) {
     return;
   }
+  ListSlurmJobs();
   FollowAttempts();
   ProbeStore();
   SchedulePass();

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
@@ -16,6 +17,8 @@
 #include "server/control/control_loop.h"
 #include "server/control/disk_thread.h"
 #include "server/control/journals.h"
+#include "server/control/slurm_watch.h"
+#include "server/exec/slurm_client.h"
 #include "server/exec/stop_ladder.h"
 #include "server/jobs/retry.h"
 #include "server/jobs/scheduler.h"
@@ -31,13 +34,17 @@ struct RunningAttempt {
   std::string dir;
   std::optional<AttemptProcess> runner;  // none: not found yet, or gone
   std::vector<JournalCursor> journals;
-  bool runner_exited = false;  // its pidfd said so
-  bool dead = false;           // its lock is free
-  bool rebooted = false;       // it is of another boot
-  bool adopted = false;        // started by an earlier daemon
-  int empty_scans = 0;         // since it is dead: searches in a row that found no process of it
-  bool gone = false;           // dead, and no process is left
-  std::string start_error;     // the runner could not be started
+  bool runner_exited = false;       // its pidfd said so
+  std::optional<SlurmWatch> slurm;  // of one that Slurm runs; it has no `runner`
+  bool signalling = false;          // a scancel is under way
+  std::optional<SlurmSignal> last_signal;
+  int64_t next_signal_micros = 0;  // when to repeat it
+  bool dead = false;               // its lock is free
+  bool rebooted = false;           // it is of another boot
+  bool adopted = false;            // started by an earlier daemon
+  int empty_scans = 0;      // since it is dead: searches in a row that found no process of it
+  bool gone = false;        // dead, and no process is left
+  std::string start_error;  // the runner could not be started
   std::vector<std::string> errors;  // first messages of level error, for the job's message
 };
 
@@ -81,6 +88,9 @@ class ControlLoop::Impl {
   void Handle(ReleaseSlotCommand& command);
   void Handle(AdmittedCommand& command);
   void Handle(CachesBoundCommand& command);
+  void Handle(SlurmSubmittedCommand& command);
+  void Handle(SlurmListedCommand& command);
+  void Handle(SlurmSignalledCommand& command);
   void Handle(ShutdownCommand& command);
   Status CheckSubmit(const SubmitRequest& request) const;
   bool AnswerKnownRequest(SubmitCommand& command);
@@ -101,17 +111,30 @@ class ControlLoop::Impl {
                    const std::vector<Lease>& leases);
   UniqueFd OpenSecret(const std::string& job_id) const;
   void Launch(RunningAttempt attempt, std::vector<UniqueFd> gpu_locks);
+  bool InSlurm(AttemptKind kind) const {
+    return options_.executor == Executor::kSlurm && kind == AttemptKind::kTrain;
+  }
   void RetryLater(const std::string& job_id, int64_t delay_micros, std::string why);
 
   // loop_attempts.cc: attempts found again, followed, stopped and ended
   void Adopt(const StoredState& stored);
   void FollowAttempts();
   void CheckAlive(RunningAttempt& attempt, Changes& changes);
+  void CheckLock(RunningAttempt& attempt, Changes& changes);
   void ClimbStopLadder(RunningAttempt& attempt, Changes& changes);
   void ReadJournals(Changes& changes);
   void EndIfOver(RunningAttempt& attempt, Changes& changes);
   void EndAttempt(const RunningAttempt& attempt, Changes& changes, const AttemptEnd& end);
   RunningAttempt MakeRunning(const Attempt& attempt) const;
+
+  // loop_slurm.cc
+  void SubmitToSlurm(RunningAttempt attempt, const AttemptFile& file);
+  template <typename Ask>
+  void AskSlurm(Ask ask);
+  void ListSlurmJobs();
+  void NoteSlurmJob(const RunningAttempt& attempt, Changes& changes);
+  void CheckSlurm(RunningAttempt& attempt);
+  void StopInSlurm(RunningAttempt& attempt, StopAction action);
 
   // loop_views.cc
   void PublishSnapshot();
@@ -143,6 +166,9 @@ class ControlLoop::Impl {
   std::unique_ptr<CommandQueue> queue_;
   std::unique_ptr<JobStore> store_;
   DiskThread disk_;
+  const SlurmClient slurm_;
+  std::stop_source slurm_stop_;
+  DiskThread slurm_thread_;
   std::thread thread_;
 
   ControlState state_;
@@ -161,6 +187,10 @@ class ControlLoop::Impl {
   bool snapshot_due_ = true;
   bool schedule_due_ = true;
   bool caches_due_ = true;
+  bool slurm_listing_ = false;  // a squeue is under way
+  bool slurm_answers_ = true;
+  int64_t last_slurm_listing_micros_ = 0;
+  int64_t next_slurm_listing_micros_ = 0;
   bool more_to_read_ = false;  // the last turn left journal bytes behind
   bool ready_ = false;
   bool stopping_ = false;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Disk work that may take long, on a thread of its own: run_dir may lie on a slow or hanging file
-// system, and the control thread waits for nobody.
+// Work that may take long, on a thread of its own: run_dir may lie on a slow or hanging file
+// system, Slurm's programs wait for its controller, and the control thread waits for nobody.
 #pragma once
 
 #include <condition_variable>

@@ -21,12 +21,14 @@ constexpr size_t kTickBytes = size_t{4} << 20;
 constexpr size_t kJournalBytes = size_t{256} << 10;
 
 StopState StopStateOf(const Job& job, const Attempt& attempt, int64_t margin_ms) {
+  // In Slurm an attempt waits before it runs, and Slurm keeps a limit behind the runner's own.
+  const bool local = attempt.executor == Executor::kLocal;
   return {.stop_wanted = job.intent != Intent::kNone,
           .kill_wanted = job.intent == Intent::kCancelNow,
           .terminated_micros = attempt.stop_requested_boot_micros,
           .started_micros = attempt.created_boot_micros,
           .grace_ms = attempt.grace_ms,
-          .time_limit_ms = attempt.time_limit_ms,
+          .time_limit_ms = local ? attempt.time_limit_ms : 0,
           .margin_ms = margin_ms};
 }
 
@@ -38,6 +40,9 @@ RunningAttempt ControlLoop::Impl::MakeRunning(const Attempt& attempt) const {
   running.job_id = attempt.job_id;
   running.kind = attempt.kind;
   running.dir = JoinPath(JobDir(attempt.job_id), AttemptDirName(attempt.kind, attempt.number));
+  if (attempt.executor == Executor::kSlurm) {
+    running.slurm.emplace(attempt.slurm_job);
+  }
   running.journals.emplace_back(running.dir, std::string(kRunnerJournalName), kRunnerRank);
   const int64_t ranks = attempt.kind == AttemptKind::kTrain
                             ? state_.jobs.at(attempt.job_id).file->spec.mftd.ranks
@@ -55,7 +60,12 @@ void ControlLoop::Impl::Adopt(const StoredState& stored) {
     state_.attempts[attempt.id] = attempt;
     RunningAttempt running = MakeRunning(attempt);
     running.adopted = true;
-    running.rebooted = attempt.boot_id != boot_id_;
+    running.rebooted = !running.slurm && attempt.boot_id != boot_id_;
+    if (running.slurm && attempt.boot_id != boot_id_) {
+      // It went on while this node was down; the times of its row are of another clock.
+      state_.attempts[attempt.id].created_boot_micros = BootNow();
+      state_.attempts[attempt.id].stop_requested_boot_micros = 0;
+    }
     for (JournalCursor& journal : running.journals) {
       for (const JournalOffset& offset : stored.offsets) {
         if (offset.attempt_id == attempt.id && offset.file == journal.file()) {
@@ -98,8 +108,17 @@ void ControlLoop::Impl::FollowAttempts() {
   }
 }
 
-// The lock decides; the pidfd only says when to look.
 void ControlLoop::Impl::CheckAlive(RunningAttempt& attempt, Changes& changes) {
+  attempt.slurm ? CheckSlurm(attempt) : CheckLock(attempt, changes);
+  attempt.dead = attempt.dead || attempt.rebooted;
+  if (attempt.dead && !attempt.gone) {
+    attempt.empty_scans = KillAttemptProcesses(attempt.id) == 0 ? attempt.empty_scans + 1 : 0;
+    attempt.gone = attempt.empty_scans >= kEmptyScans;
+  }
+}
+
+// The lock decides; the pidfd only says when to look.
+void ControlLoop::Impl::CheckLock(RunningAttempt& attempt, Changes& changes) {
   const Attempt& row = state_.attempts.at(attempt.id);
   if (!attempt.dead && !attempt.rebooted && (!attempt.runner || attempt.runner_exited)) {
     const Result<bool> held = AttemptLockHeld(attempt.dir);
@@ -119,11 +138,6 @@ void ControlLoop::Impl::CheckAlive(RunningAttempt& attempt, Changes& changes) {
       edited.pid_start_ticks = attempt.runner->start_ticks;
     }
   }
-  attempt.dead = attempt.dead || attempt.rebooted;
-  if (attempt.dead && !attempt.gone) {
-    attempt.empty_scans = KillAttemptProcesses(attempt.id) == 0 ? attempt.empty_scans + 1 : 0;
-    attempt.gone = attempt.empty_scans >= kEmptyScans;
-  }
 }
 
 void ControlLoop::Impl::ClimbStopLadder(RunningAttempt& attempt, Changes& changes) {
@@ -132,7 +146,12 @@ void ControlLoop::Impl::ClimbStopLadder(RunningAttempt& attempt, Changes& change
   }
   const Attempt& row = state_.attempts.at(attempt.id);
   const StopState state = StopStateOf(state_.jobs.at(attempt.job_id), row, options_.kill_margin_ms);
-  switch (NextStopAction(state, BootNow())) {
+  const StopAction action = NextStopAction(state, BootNow());
+  if (attempt.slurm) {
+    StopInSlurm(attempt, action);
+    return;
+  }
+  switch (action) {
     case StopAction::kNone:
       return;
     case StopAction::kTerminate:
@@ -155,6 +174,9 @@ void ControlLoop::Impl::ClimbStopLadder(RunningAttempt& attempt, Changes& change
 void ControlLoop::Impl::ReadJournals(Changes& changes) {
   std::vector<std::pair<RunningAttempt*, JournalCursor*>> journals;
   for (auto& [id, attempt] : running_) {
+    if (attempt.slurm && attempt.slurm->waiting()) {
+      continue;  // thousands may wait, on a file system that is not ours alone
+    }
     for (JournalCursor& journal : attempt.journals) {
       journals.emplace_back(&attempt, &journal);
     }
@@ -185,6 +207,10 @@ void ControlLoop::Impl::EndIfOver(RunningAttempt& attempt, Changes& changes) {
     end = {.kind = AttemptEnd::Kind::kStartFailed,
            .result = std::nullopt,
            .detail = attempt.start_error};
+  } else if (attempt.slurm) {
+    const Result<int64_t> journal = FileSize(JoinPath(attempt.dir, kRunnerJournalName));
+    end = attempt.slurm->EndWithoutResult(journal.ok() && *journal > 0,
+                                          JoinPath(attempt.dir, "runner.log"));
   } else if (attempt.rebooted) {
     end.kind = AttemptEnd::Kind::kRebooted;
   } else if (attempt.adopted && row.pid == 0 &&

@@ -155,7 +155,8 @@ void ControlLoop::Impl::StartAttempt(const std::string& job_id, const std::vecto
   }
   if (const auto attempt = state_.attempts.find(file.attempt_id);
       attempt != state_.attempts.end()) {
-    Launch(MakeRunning(attempt->second), std::move(gpu_locks).value());
+    InSlurm(kind) ? SubmitToSlurm(MakeRunning(attempt->second), file)
+                  : Launch(MakeRunning(attempt->second), std::move(gpu_locks).value());
   }
 }
 
@@ -169,6 +170,7 @@ void ControlLoop::Impl::CommitStart(Changes& changes,
                              .kind = file.kind,
                              .number = file.attempt,
                              .id = file.attempt_id,
+                             .executor = InSlurm(file.kind) ? Executor::kSlurm : Executor::kLocal,
                              .boot_id = boot_id_,
                              .created_micros = Now(),
                              .created_boot_micros = BootNow(),
@@ -183,7 +185,10 @@ void ControlLoop::Impl::CommitStart(Changes& changes,
     changes.Transition(job,
                        JobState::kStarting,
                        reason::kStartingWorkers,
-                       StrCat("attempt ", file.attempt, " starts on ", where));
+                       StrCat("attempt ",
+                              file.attempt,
+                              InSlurm(file.kind) ? " is handed to Slurm, for " : " starts on ",
+                              where));
   } else {
     job.prepare_attempt = file.attempt;
     changes.Transition(job,

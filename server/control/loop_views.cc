@@ -28,6 +28,11 @@ const Attempt* ControlLoop::Impl::OpenAttemptOf(const std::string& job_id) const
 }
 
 NodeCapacity ControlLoop::Impl::Capacity() const {
+  if (options_.executor == Executor::kSlurm) {
+    const auto cores = static_cast<int>(options_.slurm.cores_per_node);
+    return {.cores = cores > 0 ? cores : options_.cores,
+            .gpus = static_cast<int>(options_.slurm.gpus_per_node)};
+  }
   return {.cores = options_.cores, .gpus = static_cast<int>(gpus_.size())};
 }
 
@@ -38,7 +43,13 @@ FreeDevices ControlLoop::Impl::Free() const {
     free.cores -= lease.cores;
     taken.insert(lease.uuid);
   };
+  if (options_.executor == Executor::kSlurm) {
+    free.outer_queue = static_cast<int>(options_.slurm.max_jobs);
+  }
   for (const auto& [id, attempt] : state_.attempts) {
+    if (free.outer_queue && attempt.executor == Executor::kSlurm) {
+      *free.outer_queue = std::max(0, *free.outer_queue - 1);
+    }
     free.prepare_slots -= attempt.kind == AttemptKind::kPrepare ? 1 : 0;
     std::for_each(attempt.leases.begin(), attempt.leases.end(), take);
   }

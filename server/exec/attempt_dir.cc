@@ -35,6 +35,22 @@ Result<bool> AttemptLockHeld(const std::string& attempt_dir) {
   return !lock->valid();
 }
 
+Result<bool> AttemptLivesElseClose(const std::string& attempt_dir) {
+  Result<UniqueFd> lock = TryLockFile(JoinPath(attempt_dir, kAttemptLockName));
+  if (!lock.ok() && lock.status().code() == Code::kNotFound) {
+    return false;
+  }
+  MFT_RETURN_IF_ERROR(lock.status());
+  if (!lock->valid()) {
+    return true;
+  }
+  const std::string journal = JoinPath(attempt_dir, kRunnerJournalName);
+  MFT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenFile(journal, O_WRONLY | O_CREAT));
+  MFT_RETURN_IF_ERROR(Fsync(fd.get(), journal));
+  MFT_RETURN_IF_ERROR(FsyncDir(attempt_dir));
+  return false;
+}
+
 Result<std::vector<UniqueFd>> LockGpus(const std::string& lock_dir,
                                        const std::vector<std::string>& uuids) {
   std::vector<UniqueFd> locks;

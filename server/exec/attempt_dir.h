@@ -25,6 +25,11 @@ Status CreateAttemptDir(const std::string& dir, const AttemptFile& file);
 // Takes and releases the lock to find out: only the daemon may ask.
 Result<bool> AttemptLockHeld(const std::string& attempt_dir);
 
+// False: nobody lives in the attempt, and from now on nobody can: its runner.jsonl is there, empty
+// if no runner came that far, and a runner refuses an attempt that has one. For attempts whose
+// runner somebody else starts, perhaps late. True: somebody holds the lock; nothing was changed.
+Result<bool> AttemptLivesElseClose(const std::string& attempt_dir);
+
 // flock on <lock_dir>/mft-gpu-<uuid> for each GPU, so that the daemons of two people do not share
 // one. FAILED_PRECONDITION (GPU_LOCKED) names the GPU that somebody else holds; then none is kept.
 Result<std::vector<UniqueFd>> LockGpus(const std::string& lock_dir,

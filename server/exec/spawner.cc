@@ -5,13 +5,13 @@
 #include <spawn.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <csignal>
 
 #include "common/base/processes.h"
 #include "common/base/strings.h"
 #include "server/exec/attempt_dir.h"
+#include "server/exec/environment.h"
 
 namespace mft::server {
 
@@ -21,25 +21,6 @@ constexpr int kFirstLockFd = 3;  // in the runner: the attempt's lock, the GPUs'
 // Above every descriptor that the file actions write to, so that none is overwritten before it is
 // copied.
 constexpr int kFirstSourceFd = 512;
-
-// What systemd and an outer attempt say to this process is not meant for its children.
-constexpr std::array<std::string_view, 4> kDropped = {
-    "NOTIFY_SOCKET=", "LISTEN_FDS=", "LISTEN_PID=", "MFT_ATTEMPT="};
-
-std::vector<std::string> RunnerEnvironment(const std::string& attempt_id) {
-  std::vector<std::string> environment = {StrCat(kAttemptVariable, "=", attempt_id)};
-  for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::string_view text(*entry);
-    bool dropped = false;
-    for (const std::string_view prefix : kDropped) {
-      dropped = dropped || text.starts_with(prefix);
-    }
-    if (!dropped) {
-      environment.emplace_back(text);
-    }
-  }
-  return environment;
-}
 
 // posix_spawn's two argument objects.
 class SpawnPlan {
@@ -136,7 +117,8 @@ Result<AttemptProcess> SpawnRunner(SpawnOptions options) {
         arguments.end(),
         {"--secret-fd", std::to_string(kFirstLockFd + static_cast<int>(inherited.size()) - 1)});
   }
-  std::vector<std::string> environment = RunnerEnvironment(options.attempt_id);
+  std::vector<std::string> environment = ChildEnvironment();
+  environment.push_back(StrCat(kAttemptVariable, "=", options.attempt_id));
   pid_t pid = 0;
   error = posix_spawn(&pid,
                       options.runner.c_str(),

@@ -58,14 +58,18 @@ struct Job {
   int64_t compacted_sequence = 0;  // step events up to here are gone; 0: none
 };
 
+enum class Executor { kLocal, kSlurm };
+
 // One try of a job: a process tree under one mft-runner.
 struct Attempt {
   std::string job_id;
   AttemptKind kind = AttemptKind::kTrain;
-  int number = 0;  // from 1, per kind
-  std::string id;  // random; MFT_ATTEMPT of its processes
-  std::string boot_id;
-  int pid = 0;  // of the runner; 0: not known
+  int number = 0;                        // from 1, per kind
+  std::string id;                        // random; MFT_ATTEMPT of its processes
+  Executor executor = Executor::kLocal;  // who runs it
+  std::string slurm_job;                 // its id in Slurm; "": not there, or not known yet
+  std::string boot_id;                   // of the daemon's node
+  int pid = 0;                           // of the runner; 0: not known
   int64_t pid_start_ticks = 0;
   int64_t created_micros = 0;
   int64_t created_boot_micros = 0;         // CLOCK_BOOTTIME

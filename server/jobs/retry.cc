@@ -145,6 +145,8 @@ Verdict Judge(const Job& job, AttemptKind kind, const AttemptEnd& end) {
                          "the daemon ended before the attempt's processes were started");
     case AttemptEnd::Kind::kRebooted:
       return Interrupted(reason::kNodeRebooted, "the node went down under the attempt");
+    case AttemptEnd::Kind::kInterrupted:
+      return Interrupted(reason::kInterrupted, end.detail);
     case AttemptEnd::Kind::kStartFailed:
       return Retry(
           job, reason::kStartFailed, WithDetail("the runner could not be started", end.detail));

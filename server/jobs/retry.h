@@ -20,6 +20,7 @@ struct AttemptEnd {
     kNeverStarted,  // the daemon died between the commit of the attempt and the start of its runner
     kRebooted,      // the node went down under it
     kStartFailed,   // the runner could not be started
+    kInterrupted,   // somebody else took it away
   };
   Kind kind = Kind::kLost;
   std::optional<ResultRecord> result;  // with kResult

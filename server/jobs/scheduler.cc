@@ -89,7 +89,7 @@ Plan Schedule(std::vector<WaitingJob> jobs, FreeDevices free) {
            std::tuple(PriorityRank(b.priority), b.created_micros, std::string_view(b.job_id));
   });
   Plan plan;
-  Line prepare, cores, gpus;
+  Line prepare, cores, gpus, outer;
   for (const WaitingJob& job : jobs) {
     JobStart start{.job_id = job.job_id, .leases = {}};
     if (job.kind == AttemptKind::kPrepare) {
@@ -97,6 +97,15 @@ Plan Schedule(std::vector<WaitingJob> jobs, FreeDevices free) {
         plan.starts.push_back(std::move(start));
       } else {
         plan.waiting[job.job_id] = Ahead(prepare.blocked++, "data preparation");
+      }
+      continue;
+    }
+    if (free.outer_queue) {
+      if (*free.outer_queue > 0) {
+        --*free.outer_queue;
+        plan.starts.push_back(std::move(start));
+      } else {
+        plan.waiting[job.job_id] = Ahead(outer.blocked++, "a place in Slurm's queue");
       }
       continue;
     }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,9 @@ struct FreeDevices {
   int prepare_slots = 0;
   int cores = 0;
   std::vector<Lease> gpus;
+  // Where another scheduler (Slurm) gives devices to trainings: how many more may wait there. They
+  // hold nothing of this node.
+  std::optional<int> outer_queue = std::nullopt;
 };
 
 struct JobStart {

@@ -53,15 +53,16 @@ std::span<const JobState> NextStates(JobState from);
 namespace reason {
 inline constexpr std::string_view kWaitingForPreparation = "WAITING_FOR_PREPARATION";  // QUEUED
 inline constexpr std::string_view kPreparingData = "PREPARING_DATA";                   // VALIDATING
-inline constexpr std::string_view kWaitingForDevices = "WAITING_FOR_DEVICES";          // VALIDATED
-inline constexpr std::string_view kStartingWorkers = "STARTING_WORKERS";               // STARTING
-inline constexpr std::string_view kTraining = "TRAINING";                              // RUNNING
-inline constexpr std::string_view kDiskFull = "DISK_FULL";             // RUNNING, PAUSED
-inline constexpr std::string_view kAttemptLost = "ATTEMPT_LOST";       // RECOVERING, FAILED
-inline constexpr std::string_view kInterrupted = "INTERRUPTED";        // RECOVERING
-inline constexpr std::string_view kNodeRebooted = "NODE_REBOOTED";     // RECOVERING
-inline constexpr std::string_view kWorkerFailed = "WORKER_FAILED";     // RECOVERING, FAILED
-inline constexpr std::string_view kStartFailed = "START_FAILED";       // RECOVERING, FAILED
+inline constexpr std::string_view kWaitingForDevices =
+    "WAITING_FOR_DEVICES";  // VALIDATED; STARTING in Slurm's queue
+inline constexpr std::string_view kStartingWorkers = "STARTING_WORKERS";  // STARTING
+inline constexpr std::string_view kTraining = "TRAINING";                 // RUNNING
+inline constexpr std::string_view kDiskFull = "DISK_FULL";                // RUNNING, PAUSED
+inline constexpr std::string_view kAttemptLost = "ATTEMPT_LOST";          // RECOVERING, FAILED
+inline constexpr std::string_view kInterrupted = "INTERRUPTED";           // RECOVERING
+inline constexpr std::string_view kNodeRebooted = "NODE_REBOOTED";        // RECOVERING
+inline constexpr std::string_view kWorkerFailed = "WORKER_FAILED";        // RECOVERING, FAILED
+inline constexpr std::string_view kStartFailed = "START_FAILED";          // RECOVERING, FAILED
 inline constexpr std::string_view kDataCacheGone = "DATA_CACHE_GONE";  // QUEUED, RECOVERING, FAILED
 inline constexpr std::string_view kCancelRequested = "CANCEL_REQUESTED";    // CANCELLING, CANCELLED
 inline constexpr std::string_view kPauseRequested = "PAUSE_REQUESTED";      // PAUSING, PAUSED

@@ -89,10 +89,13 @@ Result<Job> DecodeJob(const Row& row) {
   return job;
 }
 
+constexpr std::string_view kSlurm = "slurm";  // attempts.executor
+constexpr std::string_view kLocal = "local";
+
 constexpr std::string_view kAttemptColumns =
     "SELECT id, job_id, kind, number, boot_id, pid, pid_start, created, created_boot, "
     "stop_requested_boot, grace_ms,"
-    " time_limit_ms, result FROM attempts WHERE ended = 0";
+    " time_limit_ms, result, executor, slurm_job FROM attempts WHERE ended = 0";
 
 Attempt DecodeAttempt(const Row& row) {
   Attempt attempt;
@@ -110,6 +113,8 @@ Attempt DecodeAttempt(const Row& row) {
   attempt.grace_ms = row.Int(10);
   attempt.time_limit_ms = row.Int(11);
   attempt.result = DecodeResult(row.Text(12));
+  attempt.executor = row.Text(13) == kSlurm ? Executor::kSlurm : Executor::kLocal;
+  attempt.slurm_job = row.Text(14);
   return attempt;
 }
 
@@ -271,12 +276,12 @@ Status JobStore::WriteAttempt(const Attempt& attempt) {
   MFT_RETURN_IF_ERROR(
       database_->Run("INSERT INTO attempts (id, job_id, kind, number, boot_id, pid, pid_start, "
                      "created, created_boot, ended,"
-                     " stop_requested_boot, grace_ms, time_limit_ms, result, outcome) VALUES "
-                     "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+                     " stop_requested_boot, grace_ms, time_limit_ms, result, outcome, executor, "
+                     "slurm_job) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
                      " ON CONFLICT (id) DO UPDATE SET pid=excluded.pid, "
                      "pid_start=excluded.pid_start, ended=excluded.ended,"
                      " stop_requested_boot=excluded.stop_requested_boot, result=excluded.result, "
-                     "outcome=excluded.outcome",
+                     "outcome=excluded.outcome, slurm_job=excluded.slurm_job",
                      attempt.id,
                      attempt.job_id,
                      AttemptKindName(attempt.kind),
@@ -291,7 +296,9 @@ Status JobStore::WriteAttempt(const Attempt& attempt) {
                      attempt.grace_ms,
                      attempt.time_limit_ms,
                      EncodeResult(attempt.result),
-                     attempt.outcome));
+                     attempt.outcome,
+                     attempt.executor == Executor::kSlurm ? kSlurm : kLocal,
+                     attempt.slurm_job));
   if (attempt.ended_micros != 0) {
     return database_->Run("DELETE FROM leases WHERE attempt_id = ?", attempt.id);
   }

@@ -92,6 +92,10 @@ CREATE TABLE requests (
   at INTEGER NOT NULL
 ) WITHOUT ROWID;
 )sql",
+    R"sql(
+ALTER TABLE attempts ADD COLUMN executor TEXT NOT NULL DEFAULT 'local';  -- local | slurm
+ALTER TABLE attempts ADD COLUMN slurm_job TEXT NOT NULL DEFAULT '';      -- id in Slurm, once known
+)sql",
 };
 
 Status BackUp(Database& database, int64_t version) {

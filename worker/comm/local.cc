@@ -11,12 +11,15 @@ class LocalCommunicator final : public Communicator {
   int64_t world_size() const override { return 1; }
   Status AllReduceSum(std::span<float> /*values*/) override { return Status::Ok(); }
   Status AllReduceSum(std::span<double> /*values*/) override { return Status::Ok(); }
+  Status AllGather(std::span<std::byte> /*bytes*/) override { return Status::Ok(); }
   Status Broadcast(std::span<std::byte> /*bytes*/, int64_t root) override {
     return root == 0 ? Status::Ok()
                      : InvalidArgument(StrCat("broadcast from rank ", root, " of 1 rank"));
   }
   Status Barrier() override { return Status::Ok(); }
   void SetPlace(int64_t /*step*/, std::string_view /*phase*/) override {}
+  Communicator& background() override { return *this; }
+  Status failure() override { return Status::Ok(); }
 };
 }  // namespace
 

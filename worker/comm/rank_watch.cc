@@ -38,7 +38,7 @@ RankWatch::RankWatch(const WatchOptions& options,
   for (const RankLink& link : links) {
     Peer peer;
     peer.rank = link.rank;
-    peer.fd = link.watch.get();
+    peer.fd = link[Channel::kWatch].get();
     peer.last.rank = static_cast<int32_t>(link.rank);
     std::strncpy(peer.last.phase, kFirstPlace, sizeof peer.last.phase - 1);
     peers_.push_back(std::move(peer));
@@ -80,6 +80,18 @@ void RankWatch::SetPlace(int64_t step, std::string_view phase) {
   std::memcpy(place_.phase, phase.data(), std::min(phase.size(), sizeof place_.phase - 1));
 }
 
+Status RankWatch::Culprit(const Message& message, std::string_view what) {
+  return {Code::kUnavailable,
+          std::string(kReasonRankLost),
+          StrCat("rank ",
+                 message.rank,
+                 what,
+                 "; it was at step ",
+                 message.step,
+                 ", ",
+                 Printable(message.phase, sizeof message.phase))};
+}
+
 RankWatch::Message RankWatch::Mine(Message::Kind kind) {
   const std::lock_guard lock(mutex_);
   Message message = place_;
@@ -87,13 +99,22 @@ RankWatch::Message RankWatch::Mine(Message::Kind kind) {
   return message;
 }
 
+void RankWatch::Notice() {
+  {
+    const std::lock_guard lock(mutex_);
+    noticed_ = true;
+  }
+  changed_.notify_all();
+}
+
 Status RankWatch::WhyLost(const Status& otherwise) {
   std::unique_lock lock(mutex_);
-  noticed_ = true;
-  changed_.notify_all();
-  changed_.wait_for(lock, kCulpritPatience, [this] { return !why_.ok(); });
-  return why_.ok() ? Status(Code::kUnavailable, std::string(kReasonRankLost), otherwise.message())
-                   : why_;
+  changed_.wait_for(lock, kCulpritPatience, [this] { return !why_.ok() || !left_.ok(); });
+  if (!why_.ok()) {
+    return why_;
+  }
+  return left_.ok() ? Status(Code::kUnavailable, std::string(kReasonRankLost), otherwise.message())
+                    : left_;
 }
 
 void RankWatch::Run() {
@@ -169,8 +190,11 @@ void RankWatch::Take(Peer& peer, const Message& message) {
       peer.last = message;
       return;
     case Message::kBye:
-      peer.last = message;
-      peer.left = true;
+      if (message.rank == peer.rank) {
+        peer.left = true;
+        Tell(message);
+      }
+      Left(message);
       return;
     case Message::kGone:
     case Message::kSilent:
@@ -187,29 +211,35 @@ void RankWatch::CheckSilence(SteadyClock::time_point now) {
   }
 }
 
+void RankWatch::Tell(const Message& message) {
+  for (const Peer& peer : peers_) {
+    if (peer.rank != message.rank && !peer.left) {
+      send(peer.fd, &message, sizeof message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+  }
+}
+
+// No loss, unless this rank still calls it.
+void RankWatch::Left(const Message& message) {
+  {
+    const std::lock_guard lock(mutex_);
+    left_ = left_.ok() ? Culprit(message, " has ended") : left_;
+  }
+  changed_.notify_all();
+}
+
 void RankWatch::Lost(const Message& message, Message::Kind how) {
   Message told = message;
   told.kind = how;
-  for (const Peer& peer : peers_) {
-    if (peer.rank != told.rank && !peer.left) {
-      send(peer.fd, &told, sizeof told, MSG_NOSIGNAL | MSG_DONTWAIT);
-    }
-  }
+  Tell(told);
   {
     const std::lock_guard lock(mutex_);
-    why_ = Status(
-        Code::kUnavailable,
-        std::string(kReasonRankLost),
-        StrCat("rank ",
-               told.rank,
-               how == Message::kGone
-                   ? std::string(" is gone")
-                   : StrCat(" has shown no sign of life for ",
-                            FormatDuration(static_cast<double>(options_.silence.count()) / 1e3)),
-               "; it was at step ",
-               told.step,
-               ", ",
-               Printable(told.phase, sizeof told.phase)));
+    why_ =
+        Culprit(told,
+                how == Message::kGone
+                    ? std::string(" is gone")
+                    : StrCat(" has shown no sign of life for ",
+                             FormatDuration(static_cast<double>(options_.silence.count()) / 1e3)));
     lost_.store(true);
   }
   changed_.notify_all();

@@ -43,9 +43,11 @@ class RankWatch {
   void SetPlace(int64_t step, std::string_view phase);
 
   bool lost() const { return lost_.load(); }
-  // Of the rank that was lost; after a while without one, that `otherwise` happened. Called by the
-  // one who then ends: the process is not ended any more by the watch.
+  // Of the rank that was lost, or of one that has said good-bye while this one still calls it; after
+  // a while without one, that `otherwise` happened.
   Status WhyLost(const Status& otherwise);
+  // By the one who knows, and ends: the process is not ended any more by the watch.
+  void Notice();
 
  private:
   struct Message {
@@ -68,7 +70,10 @@ class RankWatch {
   void Read(Peer& peer);
   void Take(Peer& peer, const Message& message);
   void CheckSilence(std::chrono::steady_clock::time_point now);
-  // `what` of `message.rank`: told to every other rank, then here.
+  void Tell(const Message& message);  // to every rank but the one that it is about
+  static Status Culprit(const Message& message, std::string_view what);
+  void Left(const Message& message);
+  // `how` of `message.rank`: told to every other rank, then here.
   void Lost(const Message& message, Message::Kind how);
   void LeaveUnlessNoticed();
   Message Mine(Message::Kind kind);
@@ -84,6 +89,7 @@ class RankWatch {
   std::condition_variable changed_;
   Message place_;
   Status why_;
+  Status left_;  // the first good-bye
   bool noticed_ = false;
   bool ending_ = false;
 };

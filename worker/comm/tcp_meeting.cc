@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/comm/tcp_meeting.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "common/journal/record.h"
+#include "worker/comm/rendezvous.h"
 #include "worker/comm/tcp_socket.h"
 
 namespace mft {
@@ -18,14 +22,15 @@ namespace {
 
 constexpr uint32_t kMagic = 0x3154464D;  // "MFT1"
 constexpr std::chrono::milliseconds kHelloPatience(10'000);
-
-enum class Channel : uint32_t { kData, kWatch };
+constexpr std::chrono::milliseconds kFilePause(20);   // between two looks at the file
+constexpr std::chrono::milliseconds kFileTrust(500);  // how long its address is tried
 
 using Text = std::array<char, 128>;
 
 struct Hello {
   uint32_t magic = kMagic;
-  Channel channel = Channel::kData;
+  Channel channel = Channel::kMain;
+  RankTransport transport = RankTransport::kAuto;
   int64_t rank = 0;
   int64_t world_size = 0;
   Text build{};
@@ -57,7 +62,7 @@ std::span<std::byte> WritableBytesOf(Message& message) {
   return std::as_writable_bytes(std::span(&message, 1));
 }
 
-Deadline DeadlineOf(const TcpOptions& options) {
+Deadline DeadlineOf(const RankOptions& options) {
   return std::chrono::steady_clock::now() + std::chrono::milliseconds(options.meet_ms);
 }
 
@@ -67,10 +72,56 @@ Status DidNotMeet(const Status& status, const std::string& why) {
              : status;
 }
 
-Result<UniqueFd> Visit(const TcpOptions& options, Channel channel, Deadline deadline) {
+constexpr const char* kLoopback = "127.0.0.1";
+
+// For messages: where the ranks were to meet.
+std::string PlaceOf(const RankOptions& options) {
+  return options.rendezvous_file.empty() ? StrCat(options.address, ":", options.port)
+                                         : options.rendezvous_file;
+}
+
+// Sleeps a little. CANCELLED where `stop` says so, DEADLINE_EXCEEDED when it is time.
+Status Pause(const RankOptions& options, Deadline deadline, const Status& why) {
+  if (options.stop && options.stop()) {
+    return Status(Code::kCancelled, "asked to stop");
+  }
+  if (std::chrono::steady_clock::now() >= deadline) {
+    return Status(Code::kDeadlineExceeded, why.message());
+  }
+  std::this_thread::sleep_for(kFilePause);
+  return Status::Ok();
+}
+
+// What the file says is read again and again: an earlier attempt may have left it, and its port be
+// nobody's now.
+Result<UniqueFd> ConnectByFile(const RankOptions& options, Deadline deadline) {
+  for (;;) {
+    const auto endpoint = ReadEndpoint(options.rendezvous_file, options.token);
+    if (!endpoint.ok() && endpoint.status().code() != Code::kNotFound) {
+      return endpoint.status();
+    }
+    Status why = endpoint.status();
+    if (endpoint.ok()) {
+      auto fd = ConnectToRank(endpoint->address,
+                              endpoint->port,
+                              std::min(deadline, std::chrono::steady_clock::now() + kFileTrust),
+                              options.stop);
+      why = fd.status();
+      if (fd.ok() || why.code() != Code::kDeadlineExceeded) {
+        return fd;
+      }
+    }
+    MFT_RETURN_IF_ERROR(Pause(options, deadline, why));
+  }
+}
+
+Result<UniqueFd> Visit(const RankOptions& options, Channel channel, Deadline deadline) {
   MFT_ASSIGN_OR_RETURN(UniqueFd fd,
-                       ConnectToRank(options.address, options.port, deadline, options.stop));
+                       options.rendezvous_file.empty()
+                           ? ConnectToRank(options.address, options.port, deadline, options.stop)
+                           : ConnectByFile(options, deadline));
   const Hello hello{.channel = channel,
+                    .transport = options.transport,
                     .rank = options.rank,
                     .world_size = options.world_size,
                     .build = ToText(BuildId()),
@@ -82,7 +133,7 @@ Result<UniqueFd> Visit(const TcpOptions& options, Channel channel, Deadline dead
       fd.get(), WritableBytesOf(answer), std::chrono::milliseconds(options.meet_ms)));
   if (answer.magic != kMagic) {
     return FailedPrecondition(
-        StrCat(options.address, ":", options.port, ": is no rank of this program"));
+        StrCat(PlaceOf(options), ": who listens there is no rank of this program"));
   }
   if (answer.refused != 0) {
     return FailedPrecondition(
@@ -93,15 +144,22 @@ Result<UniqueFd> Visit(const TcpOptions& options, Channel channel, Deadline dead
 
 class Host {
  public:
-  explicit Host(const TcpOptions& options) : options_(options) {
+  explicit Host(const RankOptions& options) : options_(options) {
     for (int64_t rank = 1; rank < options.world_size; ++rank) {
       links_.push_back({.rank = rank});
     }
   }
+  ~Host() {
+    if (published_) {
+      unlink(options_.rendezvous_file.c_str());  // nobody listens there any more
+    }
+  }
+  Host(const Host&) = delete;
+  Host& operator=(const Host&) = delete;
 
   Result<std::vector<RankLink>> Meet() {
     const Deadline deadline = DeadlineOf(options_);
-    MFT_ASSIGN_OR_RETURN(const UniqueFd listener, ListenForRanks(options_.address, options_.port));
+    MFT_ASSIGN_OR_RETURN(const UniqueFd listener, Listen());
     while (!Missing().empty()) {
       auto visitor = AcceptRank(listener.get(), deadline, options_.stop);
       if (!visitor.ok()) {
@@ -123,10 +181,23 @@ class Host {
   }
 
  private:
+  Result<UniqueFd> Listen() {
+    if (options_.rendezvous_file.empty()) {
+      return ListenForRanks(options_.address, options_.port);
+    }
+    const std::string address = options_.address.empty() ? kLoopback : options_.address;
+    MFT_ASSIGN_OR_RETURN(UniqueFd listener, ListenForRanks(address, 0));
+    MFT_ASSIGN_OR_RETURN(const int port, PortOf(listener.get()));
+    MFT_RETURN_IF_ERROR(PublishEndpoint(
+        options_.rendezvous_file, options_.token, {.address = address, .port = port}));
+    published_ = true;
+    return listener;
+  }
+
   std::vector<std::string> Missing() const {
     std::vector<std::string> missing;
     for (const RankLink& link : links_) {
-      if (!link.data.valid() || !link.watch.valid()) {
+      if (!std::ranges::all_of(link.fds, [](const UniqueFd& fd) { return fd.valid(); })) {
         missing.push_back(std::to_string(link.rank));
       }
     }
@@ -147,9 +218,8 @@ class Host {
       MFT_RETURN_IF_ERROR(Refuse(visitor, known.message()));
       return known;
     }
-    RankLink& link = links_[static_cast<size_t>(hello.rank - 1)];
-    (hello.channel == Channel::kData ? link.data : link.watch) = std::move(visitor);
-    UniqueFd& fd = hello.channel == Channel::kData ? link.data : link.watch;
+    UniqueFd& fd = links_[static_cast<size_t>(hello.rank - 1)][hello.channel];
+    fd = std::move(visitor);
     return SendAll(fd.get(), BytesOf(Answer{}));
   }
 
@@ -167,8 +237,16 @@ class Host {
                                        " ranks, rank 0 as one of ",
                                        options_.world_size));
     }
-    const RankLink& link = links_[static_cast<size_t>(hello.rank - 1)];
-    if ((hello.channel == Channel::kData ? link.data : link.watch).valid()) {
+    if (hello.transport != options_.transport) {
+      return FailedPrecondition(StrCat("rank ",
+                                       hello.rank,
+                                       " was told to use the transport ",
+                                       RankTransportName(hello.transport),
+                                       ", rank 0 ",
+                                       RankTransportName(options_.transport)));
+    }
+    if (static_cast<size_t>(hello.channel) >= kChannels.size() ||
+        links_[static_cast<size_t>(hello.rank - 1)][hello.channel].valid()) {
       return FailedPrecondition(StrCat("rank ", hello.rank, " came twice"));
     }
     return Status::Ok();
@@ -180,34 +258,33 @@ class Host {
     return Status::Ok();
   }
 
-  const TcpOptions& options_;
+  const RankOptions& options_;
+  bool published_ = false;
   std::vector<RankLink> links_;
 };
 
 }  // namespace
 
-Result<std::vector<RankLink>> MeetRanks(const TcpOptions& options) {
+Result<std::vector<RankLink>> MeetRanks(const RankOptions& options) {
   if (options.rank == 0) {
     return Host(options).Meet();
   }
   const Deadline deadline = DeadlineOf(options);
   std::vector<RankLink> links(1);
-  for (const Channel channel : {Channel::kData, Channel::kWatch}) {
+  for (const Channel channel : kChannels) {
     auto fd = Visit(options, channel, deadline);
     if (!fd.ok()) {
       return DidNotMeet(fd.status(),
                         StrCat("rank ",
                                options.rank,
                                " did not meet rank 0 at ",
-                               options.address,
-                               ":",
-                               options.port,
+                               PlaceOf(options),
                                " within ",
                                options.meet_ms / 1000,
                                " s: ",
                                fd.status().message()));
     }
-    (channel == Channel::kData ? links[0].data : links[0].watch) = std::move(*fd);
+    links[0][channel] = std::move(*fd);
   }
   return links;
 }

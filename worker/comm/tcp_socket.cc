@@ -37,7 +37,7 @@ Status Resolve(const std::string& address, int port, Addresses& addresses) {
   const int error =
       getaddrinfo(address.c_str(), std::to_string(port).c_str(), &hints, &addresses.list);
   return error == 0 ? Status::Ok()
-                    : Unavailable(StrCat("MASTER_ADDR ", address, ": ", gai_strerror(error)));
+                    : Unavailable(StrCat("rank 0's host ", address, ": ", gai_strerror(error)));
 }
 
 bool IsLoopback(const sockaddr& address) {
@@ -107,6 +107,16 @@ Result<UniqueFd> ListenForRanks(const std::string& address, int port) {
     return ErrnoStatus(errno, StrCat("listening for the other ranks on ", address, ":", port));
   }
   return listener;
+}
+
+Result<int> PortOf(int listener) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+    return ErrnoStatus(errno, "getsockname");
+  }
+  return ntohs(address.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(address).sin6_port
+                                             : reinterpret_cast<sockaddr_in&>(address).sin_port);
 }
 
 Result<UniqueFd> AcceptRank(int listener, Deadline deadline, const std::function<bool()>& stop) {

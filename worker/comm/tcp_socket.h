@@ -15,8 +15,10 @@ namespace mft {
 
 using Deadline = std::chrono::steady_clock::time_point;
 
-// Listens on `port` of the loopback where `address` is of it, else of every interface.
+// Listens on `port` (0: one that is free) of the loopback where `address` is of it, else of every
+// interface.
 Result<UniqueFd> ListenForRanks(const std::string& address, int port);
+Result<int> PortOf(int listener);
 
 // The next connection. DEADLINE_EXCEEDED; CANCELLED where `stop` says so.
 Result<UniqueFd> AcceptRank(int listener, Deadline deadline, const std::function<bool()>& stop);

@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 
 #include "common/base/files.h"
 #include "common/base/processes.h"
@@ -120,6 +121,22 @@ Result<pid_t> StartChild(const ChildCommand& command) {
     return ErrnoStatus(error, StrCat("starting ", arguments[0]));
   }
   return pid;
+}
+
+// OpenMP threads that wait for each other spin for milliseconds by default: on a busy machine a
+// step takes 1.4 times as long and burns 1.6 times the processor time (25 steps of the quickstart,
+// load 10 on 2 cores: 10.2 s, 8.8 s of it used, against 7.2 s and 5.6 s).
+std::string SpinCount() {
+  const char* chosen = std::getenv("GOMP_SPINCOUNT");
+  return chosen != nullptr ? chosen : "2000";
+}
+
+std::string VisibleGpus(const std::string& device, const std::vector<std::string>& leased_uuids) {
+  if (device != "cuda") {
+    return "";
+  }
+  const char* given = std::getenv("CUDA_VISIBLE_DEVICES");
+  return leased_uuids.empty() && given != nullptr ? given : Join(leased_uuids, ",");
 }
 
 }  // namespace mft::runner

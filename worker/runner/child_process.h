@@ -25,4 +25,11 @@ struct ChildCommand {
 // else; SIGKILL when this process dies; oom_score_adj 500. Not for a process with threads.
 Result<pid_t> StartChild(const ChildCommand& command);
 
+// GOMP_SPINCOUNT of a rank: as it is in our environment, else few.
+std::string SpinCount();
+
+// CUDA_VISIBLE_DEVICES of the ranks: the leased GPUs and no other; LOCAL_RANK counts among them.
+// Without a lease, those that Slurm gave to this process, or none.
+std::string VisibleGpus(const std::string& device, const std::vector<std::string>& leased_uuids);
+
 }  // namespace mft::runner

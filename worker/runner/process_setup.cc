@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/runner/process_setup.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -76,19 +73,6 @@ Result<UniqueFd> HoldLock(const std::string& path, int lock_fd) {
     return FailedPrecondition(StrCat(path, ": another runner of this attempt is alive"));
   }
   return lock;
-}
-
-Result<int> FreePort() {
-  const UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof address;
-  if (bind(listener.get(), reinterpret_cast<sockaddr*>(&address), length) != 0 ||
-      getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &length) != 0) {
-    return ErrnoStatus(errno, "looking for a free port of 127.0.0.1");
-  }
-  return int{ntohs(address.sin_port)};
 }
 
 Status Wakeup::Init() {

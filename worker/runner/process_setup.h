@@ -18,10 +18,6 @@ void BecomeRunner();
 // Checks that `lock_fd` holds the lock on `path`, or takes it where it is -1.
 Result<UniqueFd> HoldLock(const std::string& path, int lock_fd);
 
-// A port of 127.0.0.1 that is free now. Another process may take it before the ranks do; then they
-// fail to meet and the attempt is retried.
-Result<int> FreePort();
-
 // Blocks SIGTERM, SIGUSR1, SIGINT and SIGCHLD and waits for them, or for a time.
 class Wakeup {
  public:

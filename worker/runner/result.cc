@@ -36,6 +36,14 @@ Code CodeForExit(int exit_code) {
   return Code::kInternal;
 }
 
+bool EndedForAnother(const RankExit& exit) {
+  if (exit.final.has_value()) {
+    return exit.final->reason == kReasonRankLost;
+  }
+  // A rank that was computing when another one was lost ends without its last word (rank_watch.h).
+  return exit.exit_code == ExitCodeFor(Code::kUnavailable);
+}
+
 std::string RankName(const AttemptOutcome& outcome, int rank) {
   return outcome.ranks.size() == 1 ? outcome.program : StrCat("rank ", rank);
 }
@@ -69,10 +77,17 @@ void DescribeFailure(const AttemptOutcome& outcome, ResultRecord& result) {
     return;
   }
   result.code = static_cast<int>(exit.signal == 0 ? CodeForExit(exit.exit_code) : Code::kInternal);
-  result.reason = "WORKER_FAILED";
+  result.reason = EndedForAnother(exit) ? kReasonRankLost : "WORKER_FAILED";
   result.message = StrCat(name, " ", HowItEnded(exit));
   if (!outcome.last_log_line.empty()) {
     result.message += StrCat("; its log ends with: ", outcome.last_log_line);
+  }
+  // It could not say where it was; another rank can.
+  const auto witness = std::ranges::find_if(outcome.ranks, [](const RankExit& other) {
+    return other.final.has_value() && other.final->reason == kReasonRankLost;
+  });
+  if (witness != outcome.ranks.end()) {
+    result.message += StrCat("; rank ", witness->rank, " says: ", witness->final->message);
   }
 }
 
@@ -117,6 +132,10 @@ void DescribeStop(const AttemptOutcome& outcome, ResultRecord& result) {
 bool EndedWell(const RankExit& exit) {
   return exit.final.has_value() &&
          (exit.final->outcome == kDone || exit.final->outcome == kStopped);
+}
+
+bool IsNearerCause(const RankExit& exit, const RankExit& than) {
+  return !EndedForAnother(exit) && EndedForAnother(than);
 }
 
 ResultRecord MakeResult(const AttemptOutcome& outcome) {

@@ -15,10 +15,14 @@ namespace mft::runner {
 // A rank whose own last word is that all is well; a crash after that word is no failure.
 bool EndedWell(const RankExit& exit);
 
+// Of two ranks that failed: a rank that ended since another one was lost is no cause, whoever of
+// them is seen to end first.
+bool IsNearerCause(const RankExit& exit, const RankExit& than);
+
 struct AttemptOutcome {
   std::string program;  // "mft-worker"
   std::vector<RankExit> ranks;
-  int first_failed = -1;
+  int first_failed = -1;  // of the causes; of the others only where there is no cause
   // Why there is no use in what the first failed rank says: it could not be started, or is of
   // another build. Ok: it speaks for itself.
   Status first_failure;

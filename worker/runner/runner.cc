@@ -104,7 +104,7 @@ class Runner {
  private:
   void StartRanks();
   TrackerOptions TrackersOf(const RunnerOptions& options) const;
-  ChildCommand CommandOf(int rank, int port) const;
+  ChildCommand CommandOf(int rank) const;
   void Handle(int signal);
   void Act(StopAction action);
   void Reap();
@@ -142,16 +142,7 @@ class Runner {
   int64_t next_log_check_micros_ = 0;
 };
 
-// OpenMP threads that wait for each other spin for milliseconds by default: on a busy machine a
-// step takes 1.4 times as long and burns 1.6 times the processor time (25 steps of the quickstart,
-// load 10 on 2 cores: 10.2 s, 8.8 s of it used, against 7.2 s and 5.6 s).
-std::string SpinCount() {
-  const char* chosen = std::getenv("GOMP_SPINCOUNT");
-  return chosen != nullptr ? chosen : "2000";
-}
-
-ChildCommand Runner::CommandOf(int rank, int port) const {
-  const bool cuda = attempt_.device == "cuda";
+ChildCommand Runner::CommandOf(int rank) const {
   const std::string world = std::to_string(attempt_.ranks);
   return {
       .arguments = {JoinPath(bin_dir_, program_),
@@ -164,13 +155,10 @@ ChildCommand Runner::CommandOf(int rank, int port) const {
                     {"LOCAL_RANK", std::to_string(rank)},
                     {"WORLD_SIZE", world},
                     {"LOCAL_WORLD_SIZE", world},
-                    {"MASTER_ADDR", "127.0.0.1"},
-                    {"MASTER_PORT", std::to_string(port)},
                     {std::string(kAttemptVariable), attempt_.attempt_id},
                     {std::string(kBuildVariable), std::string(BuildId())},
                     {"GOMP_SPINCOUNT", SpinCount()},
-                    // The leased GPUs and no other; LOCAL_RANK counts among them.
-                    {"CUDA_VISIBLE_DEVICES", cuda ? Join(attempt_.gpu_uuids, ",") : ""}},
+                    {"CUDA_VISIBLE_DEVICES", VisibleGpus(attempt_.device, attempt_.gpu_uuids)}},
       .log_path = ranks_[static_cast<size_t>(rank)].log_path,
   };
 }
@@ -193,10 +181,8 @@ void Runner::StartRanks() {
                       .journal_path = JoinPath(dir_, StrCat("rank-", rank, ".jsonl")),
                       .exit = {.rank = rank, .exit_code = -1, .signal = 0, .final = std::nullopt}});
   }
-  // One rank meets nobody.
-  const auto port = count > 1 ? FreePort() : Result<int>(0);
   for (int rank = 0; rank < count; ++rank) {
-    const auto pid = port.ok() ? StartChild(CommandOf(rank, *port)) : Result<pid_t>(port.status());
+    const auto pid = StartChild(CommandOf(rank));
     if (!pid.ok()) {
       RankFailed(rank, Status(pid.status().code(), "START_FAILED", pid.status().message()));
       return;
@@ -296,7 +282,8 @@ void Runner::RankEnded(Rank& rank, int wait_status) {
 }
 
 void Runner::RankFailed(int rank, Status why) {
-  if (first_failed_ < 0) {
+  if (first_failed_ < 0 || IsNearerCause(ranks_[static_cast<size_t>(rank)].exit,
+                                         ranks_[static_cast<size_t>(first_failed_)].exit)) {
     first_failed_ = rank;
     first_failure_ = std::move(why);
   }

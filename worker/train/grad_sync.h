@@ -5,14 +5,16 @@
 
 #include <span>
 
+#include "worker/train/ranks.h"
+
 namespace mft {
 
-// Sums the gradient arena over all ranks, in place, and returns the sum of the ranks' losses. Row
-// weights are already normalised by the counts of the whole step (numerics.md, "Row weights"), so
-// nothing is divided afterwards. This build trains on one rank (LoadTrainContext refuses more),
-// whose sums are the sums.
-inline double SumOverRanks(std::span<float> /*gradient*/, double loss) {
-  return loss;
+// Sums the gradient arena over all ranks, in place. Row weights are already normalised by the
+// counts of the whole step (numerics.md, "Row weights"), so nothing is divided afterwards. Waiting
+// for the last microbatch costs little: adapters' gradients are a small part of a step's traffic,
+// and one call is one order of summation.
+inline void SumOverRanks(Ranks& ranks, std::span<float> gradient) {
+  ranks.SumGradient(gradient);
 }
 
 }  // namespace mft

@@ -13,6 +13,7 @@ NumericPlan ChoosePlan(const PlanWish& wish, const Json& previous) {
   NumericPlan plan;
   plan.chunk_rows = wish.chunk_rows;
   plan.loss_chunk_rows = wish.loss_chunk_rows;
+  plan.ranks = wish.ranks;
   plan.threads = std::max(1, wish.threads);
   plan.cpu_capability = CpuCapability();
   plan.torch_version = TorchVersion();
@@ -41,6 +42,7 @@ Json PlanToJson(const NumericPlan& plan) {
   return {{"precision", plan.precision},
           {"chunk_rows", plan.chunk_rows},
           {"loss_chunk_rows", plan.loss_chunk_rows},
+          {"ranks", plan.ranks},
           {"threads", plan.threads},
           {"kernels", plan.kernels},
           {"cpu_capability", plan.cpu_capability},

@@ -17,9 +17,10 @@ struct NumericPlan {
   std::string precision = "fp32";  // of the operands of products: fp32 | bf16
   int64_t chunk_rows = 0;          // T
   int64_t loss_chunk_rows = 0;     // rows of a chunk of logits
-  int threads = 1;
-  std::string kernels;         // "cpu-avx512"
-  std::string cpu_capability;  // LibTorch's, for its matrix products
+  int64_t ranks = 1;               // whose gradients are summed
+  int threads = 1;                 // of each
+  std::string kernels;             // "cpu-avx512"
+  std::string cpu_capability;      // LibTorch's, for its matrix products
   std::string torch_version;
   std::string build;
 };
@@ -30,6 +31,7 @@ struct PlanWish {
   int64_t chunk_rows = 0;
   int64_t min_chunk_rows = 0;  // what the job's longest segment needs
   int64_t loss_chunk_rows = 0;
+  int64_t ranks = 1;
   int threads = 1;             // at most
   bool threads_fixed = false;  // the user asked for this number
   TrainDevice device;

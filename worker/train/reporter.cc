@@ -103,6 +103,10 @@ Status Reporter::Append(RecordBody body) {
   return Persist([&] { return journal_->Append(body); });
 }
 
+Status Reporter::AppendOfFirst(RecordBody body) {
+  return options_.rank == 0 ? Append(std::move(body)) : Status::Ok();
+}
+
 Status Reporter::Phase(std::string_view phase, std::string_view detail) {
   phase_ = phase;
   Line(
@@ -117,7 +121,7 @@ void Reporter::SetPart(int64_t first_step, int64_t max_steps) {
 }
 
 Status Reporter::Resumed(int64_t from_step) {
-  return Append(ResumeRecord{.from_step = part_begin_ + from_step});
+  return AppendOfFirst(ResumeRecord{.from_step = part_begin_ + from_step});
 }
 
 Status Reporter::Step(const StepRecord& of_run) {
@@ -136,7 +140,7 @@ Status Reporter::Step(const StepRecord& of_run) {
   if (metrics_ != nullptr) {
     MFT_RETURN_IF_ERROR(Persist([&] { return metrics_->Train(of_run, now); }));
   }
-  return Append(step);
+  return AppendOfFirst(step);
 }
 
 Status Reporter::Eval(const EvalRecord& of_run) {
@@ -148,7 +152,7 @@ Status Reporter::Eval(const EvalRecord& of_run) {
   if (metrics_ != nullptr) {
     MFT_RETURN_IF_ERROR(Persist([&] { return metrics_->Eval(of_run, now); }));
   }
-  return Append(eval);
+  return AppendOfFirst(eval);
 }
 
 Status Reporter::Checkpoint(const CheckpointRecord& of_run) {
@@ -162,10 +166,9 @@ Status Reporter::Checkpoint(const CheckpointRecord& of_run) {
          LogLevel::kInfo,
          StrCat("Done deleting checkpoints ", Join(checkpoint.removed, ", ")));
   }
-  if (journal_ == nullptr) {
-    return Status::Ok();
-  }
-  return Persist([&] { return journal_->AppendSynced(checkpoint); });
+  JournalWriter* const journal = FirstJournal();
+  return journal == nullptr ? Status::Ok()
+                            : Persist([&] { return journal->AppendSynced(checkpoint); });
 }
 
 void Reporter::Final(const FinalRecord& final_record) {
@@ -182,15 +185,22 @@ void Reporter::Final(const FinalRecord& final_record) {
 
 void Reporter::Message(LogLevel level, std::string_view text) {
   Line("worker", level, text);
-  if (journal_ != nullptr) {
+  if (JournalWriter* const journal = FirstJournal(); journal != nullptr) {
     LogIfError(
-        journal_->Append(MessageRecord{.level = JournalLevel(level), .text = std::string(text)}),
+        journal->Append(MessageRecord{.level = JournalLevel(level), .text = std::string(text)}),
         "writing a message to the journal");
+  }
+}
+
+void Reporter::Place(int64_t step, std::string_view what) const {
+  if (place_) {
+    place_(part_begin_ + step, what);
   }
 }
 
 void Reporter::Beat(int64_t step) {
   step_ = step;
+  Place(step, phase_);
   const int64_t of_job = part_begin_ + step;
   if (heartbeat_ != nullptr) {
     heartbeat_->Write({.step = of_job,

@@ -22,7 +22,8 @@ namespace mft {
 
 inline constexpr std::string_view kReasonDiskFull = "DISK_FULL";
 
-// Threads: one at a time.
+// Steps, evaluations, checkpoints and messages are the same on every rank, and rank 0 alone writes
+// them to its journal and to the metric files; each rank logs them. Threads: one at a time.
 class Reporter {
  public:
   struct Options {
@@ -38,6 +39,11 @@ class Reporter {
   static Result<std::unique_ptr<Reporter>> Open(const Options& options,
                                                 const StopSignals& signals,
                                                 const Clock& clock);
+
+  // From here on `place` is told where this rank is: step of the job, and phase.
+  void FollowPlace(std::function<void(int64_t step, std::string_view phase)> place) {
+    place_ = std::move(place);
+  }
 
   // From here on the run is the part of a job that begins after `first_step` of `max_steps` (0:
   // the run is the job): what is told of it counts the job's steps. Metric files count the run's.
@@ -57,6 +63,8 @@ class Reporter {
   // Best effort, as all that is only read by people.
   void Message(LogLevel level, std::string_view text);
   void Beat(int64_t step);
+  // At work on `step`, doing `what`: until the next Beat or Phase.
+  void Place(int64_t step, std::string_view what) const;
   int64_t last_step() const { return part_begin_ + step_; }  // of the job
 
   // Runs `work`; while it fails for lack of disk space, waits and runs it again, so it must be
@@ -71,6 +79,9 @@ class Reporter {
         clock_(clock),
         started_micros_(clock.BoottimeMicros()) {}
   Status Append(RecordBody body);  // with Persist
+  // Of what is the same on every rank.
+  JournalWriter* FirstJournal() const { return options_.rank == 0 ? journal_.get() : nullptr; }
+  Status AppendOfFirst(RecordBody body);
   Status WaitForDisk(Status status, const std::function<Status()>& work);
   double SecondsSinceStart() const;
   void Line(std::string_view logger, LogLevel level, std::string_view text) const;
@@ -82,6 +93,7 @@ class Reporter {
   std::unique_ptr<JournalWriter> journal_;
   std::unique_ptr<HeartbeatWriter> heartbeat_;
   std::unique_ptr<MetricsLog> metrics_;
+  std::function<void(int64_t, std::string_view)> place_;
   std::string phase_;
   int64_t step_ = 0;  // of the last heartbeat
   int64_t part_begin_ = 0;

@@ -106,6 +106,7 @@ Json RunStateToJson(const RunState& state) {
   json["step"] = state.step;
   json["updates"] = state.updates;
   json["max_steps"] = state.max_steps;
+  json["ranks"] = state.ranks;
   json["train_loss"] = std::isfinite(state.train_loss) ? Json(state.train_loss) : Json(nullptr);
   json["metrics"] = {{"train_bytes", state.metrics.train}, {"eval_bytes", state.metrics.eval}};
   json["data"] = IdentityToJson(state.data);
@@ -127,6 +128,7 @@ Result<RunState> RunStateFromJson(const Json& json) {
   MFT_RETURN_IF_ERROR(Read(json, "step", state.step));
   MFT_RETURN_IF_ERROR(Read(json, "updates", state.updates));
   MFT_RETURN_IF_ERROR(Read(json, "max_steps", state.max_steps));
+  state.ranks = IntOr(json, "ranks", 1);  // older builds had one
   state.train_loss = DoubleOr(json, "train_loss", std::nan(""));
   MFT_ASSIGN_OR_RETURN(const Json metrics, Member(json, "metrics"));
   MFT_RETURN_IF_ERROR(Read(metrics, "train_bytes", state.metrics.train));
@@ -146,15 +148,21 @@ Result<RunState> RunStateFromJson(const Json& json) {
     MFT_ASSIGN_OR_RETURN(const Json choice, Member(json, "choice"));
     MFT_ASSIGN_OR_RETURN(state.choice, ChoiceFromJson(choice));
   }
-  if (state.updates > state.step || state.data.packs_per_step < 1) {
+  if (state.updates > state.step || state.data.packs_per_step < 1 || state.ranks < 1) {
     return InvalidArgument(StrCat(state.updates,
                                   " updates in ",
                                   state.step,
                                   " steps of ",
                                   state.data.packs_per_step,
-                                  " packs"));
+                                  " packs on ",
+                                  state.ranks,
+                                  " ranks"));
   }
   return state;
+}
+
+std::string DescribeIdentity(const DataIdentity& identity) {
+  return DumpJson(IdentityToJson(identity));
 }
 
 std::string DescribeDifferences(const DataIdentity& before, const DataIdentity& now) {

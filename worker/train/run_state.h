@@ -30,6 +30,7 @@ struct RunState {
   int64_t step = 0;       // optimizer steps done, skipped ones included
   int64_t updates = 0;    // Adam's counter
   int64_t max_steps = 0;  // of the run that wrote it: the schedule depends on it
+  int64_t ranks = 1;      // with so many the job's own num_microbatches makes data.packs_per_step
   double train_loss = 0;  // of the last step
   MetricsLengths metrics;
   DataIdentity data;
@@ -41,6 +42,9 @@ Result<RunState> RunStateFromJson(const Json& json);
 
 // Reads state/state.json. DATA_LOSS names what is wrong.
 Result<RunState> ReadRunState(const std::string& checkpoint_dir);
+
+// One line of JSON: equal for equal identities.
+std::string DescribeIdentity(const DataIdentity& identity);
 
 // "seed 1 -> 2, seq_len 64 -> 128"; "" where equal.
 std::string DescribeDifferences(const DataIdentity& before, const DataIdentity& now);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -83,6 +84,7 @@ SeedResult ResultOf(int64_t seed, const Session& session) {
 // The run of the best seed is complete: opened again, it only exports.
 void ExportBest(const TrainContext& job,
                 int64_t seed,
+                Ranks& ranks,
                 Reporter& reporter,
                 StopSignals& signals,
                 const Clock& clock) {
@@ -92,27 +94,27 @@ void ExportBest(const TrainContext& job,
   }
   TrainContext context = ContextOf(job, seed);
   context.job.spec.mftd.export_formats = formats;
-  const auto session = OpenSession(std::move(context), reporter, clock);
+  const auto session = OpenSession(std::move(context), ranks, reporter, clock);
   Trainer(*session, reporter, signals, clock).Run();
 }
 
 // Before anything is trained: what one kind of run left, the other cannot go on with.
-void CheckRunDir(const JobSpec& spec) {
+Status CheckRunDir(const JobSpec& spec) {
   std::error_code error;
   const std::filesystem::file_status checkpoints =
       std::filesystem::symlink_status(CheckpointsDir(spec.run_dir), error);
   if (spec.mftd.seeds.empty() && std::filesystem::is_symlink(checkpoints)) {
-    throw StatusError(FailedPrecondition(
+    return FailedPrecondition(
         StrCat(spec.run_dir,
-               ": has the runs of several seeds, and mftd.seeds is empty: start a new run_dir")));
+               ": has the runs of several seeds, and mftd.seeds is empty: start a new run_dir"));
   }
   if (!spec.mftd.seeds.empty() && std::filesystem::is_directory(checkpoints)) {
-    throw StatusError(
-        FailedPrecondition(StrCat(spec.run_dir,
-                                  ": has the checkpoints of one run, and mftd.seeds asks for ",
-                                  TotalRuns(spec),
-                                  ": start a new run_dir")));
+    return FailedPrecondition(StrCat(spec.run_dir,
+                                     ": has the checkpoints of one run, and mftd.seeds asks for ",
+                                     TotalRuns(spec),
+                                     ": start a new run_dir"));
   }
+  return Status::Ok();
 }
 
 // The runner starts them.
@@ -129,26 +131,30 @@ void WarnOfTrackers(const TrainContext& context, Reporter& reporter) {
 }  // namespace
 
 FinalRecord RunJob(const TrainContext& context,
+                   Ranks& ranks,
                    Reporter& reporter,
                    StopSignals& signals,
                    const Clock& clock) {
   const JobSpec& spec = context.job.spec;
-  CheckRunDir(spec);
+  ranks.OnFirst([&] { return CheckRunDir(spec); });
   WarnOfTrackers(context, reporter);
   if (spec.mftd.seeds.empty()) {
-    const auto session = OpenSession(context, reporter, clock);
+    const auto session = OpenSession(context, ranks, reporter, clock);
     return Trainer(*session, reporter, signals, clock).Run();
   }
-  const RunDir run_dir = ValueOrThrow(RunDir::Open(spec.run_dir, context.job.job_id));
-  ThrowIfError(reporter.Persist(
-      [&] { return WriteFileAtomic(JoinPath(spec.run_dir, "args.yaml"), JobSpecToYaml(spec)); }));
+  std::optional<RunDir> run_dir;  // rank 0's
+  ranks.OnFirst([&]() -> Status {
+    MFT_ASSIGN_OR_RETURN(run_dir, RunDir::Open(spec.run_dir, context.job.job_id));
+    return reporter.Persist(
+        [&] { return WriteFileAtomic(JoinPath(spec.run_dir, "args.yaml"), JobSpecToYaml(spec)); });
+  });
   const int64_t count = TotalRuns(spec);
   std::vector<SeedResult> results;
   for (const int64_t seed : spec.mftd.seeds) {
     const auto done = static_cast<int64_t>(results.size());
     reporter.SetPart(done * spec.max_steps, count * spec.max_steps);
     reporter.Message(LogLevel::kInfo, StrCat("seed ", seed, ", run ", done + 1, " of ", count));
-    const auto session = OpenSession(ContextOf(context, seed), reporter, clock);
+    const auto session = OpenSession(ContextOf(context, seed), ranks, reporter, clock);
     FinalRecord last = Trainer(*session, reporter, signals, clock).Run();
     if (last.outcome != "done") {
       last.step += done * spec.max_steps;
@@ -168,8 +174,8 @@ FinalRecord RunJob(const TrainContext& context,
             .reason = std::string(kReasonNonfinite),
             .message = "no seed of mftd.seeds has a finite eval loss"};
   }
-  ExportBest(context, best.seed, reporter, signals, clock);
-  ThrowIfError(reporter.Persist([&] { return Publish(spec, results, best); }));
+  ExportBest(context, best.seed, ranks, reporter, signals, clock);
+  ranks.OnFirst([&] { return reporter.Persist([&] { return Publish(spec, results, best); }); });
   return {.outcome = "done",
           .step = count * spec.max_steps,
           .message = StrCat("the best of ",

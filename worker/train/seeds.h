@@ -4,6 +4,7 @@
 #pragma once
 
 #include "common/base/clock.h"
+#include "worker/train/ranks.h"
 #include "worker/train/reporter.h"
 #include "worker/train/stop_signals.h"
 #include "worker/train/train_context.h"
@@ -17,6 +18,7 @@ namespace mft {
 // seeds.json says what was compared. Only the best is exported. What it returns is the rank's last
 // word, in steps of the job. Throws StatusError.
 FinalRecord RunJob(const TrainContext& context,
+                   Ranks& ranks,
                    Reporter& reporter,
                    StopSignals& signals,
                    const Clock& clock);

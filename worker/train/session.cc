@@ -2,7 +2,6 @@
 #include "worker/train/session.h"
 
 #include <algorithm>
-#include <charconv>
 #include <utility>
 
 #include "common/base/files.h"
@@ -13,6 +12,7 @@
 #include "common/config/yaml_reader.h"
 #include "common/tokenizer/tokenizer.h"
 #include "worker/kernels/cpu_runtime.h"
+#include "worker/kernels/cuda_library.h"
 #include "worker/model/adapter_file.h"
 #include "worker/model/status_error.h"
 #include "worker/train/checkpointer.h"
@@ -25,17 +25,6 @@
 namespace mft {
 
 namespace {
-constexpr int kWorldSize = 1;
-constexpr int kRank = 0;
-
-// Of the processes of this host; what starts ranks says so (torchrun, mft-runner).
-int64_t LocalRank() {
-  const std::string text = ProcessGetenv("LOCAL_RANK").value_or("");
-  int64_t rank = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), rank);
-  return error == std::errc() && end == text.data() + text.size() ? rank : 0;
-}
-
 // A full fine-tuning has no adapters.
 std::vector<std::string> AdaptedModules(const JobSpec& spec) {
   return spec.lora.enable ? spec.mftd.target_modules : std::vector<std::string>();
@@ -45,15 +34,29 @@ double Dropout(const JobSpec& spec) {
   return spec.lora.enable ? spec.lora.dropout : 0;
 }
 
-void OpenRunDir(Session& session, Reporter& reporter) {
-  const JobSpec& spec = session.spec();
-  session.run_dir = std::make_unique<RunDir>(
-      ValueOrThrow(RunDir::Open(spec.run_dir, session.context.job.job_id)));
-  ThrowIfError(reporter.Persist(
-      [&] { return WriteFileAtomic(JoinPath(spec.run_dir, "args.yaml"), JobSpecToYaml(spec)); }));
+// The device that the job says, and for several ranks what sums their gradients there.
+void OpenDevice(Session& session) {
+  const TrainContext& context = session.context;
+  const bool deterministic = session.spec().mftd.deterministic == "true";
+  session.device =
+      ValueOrThrow(OpenTrainDevice(context.device, context.world.local_rank, deterministic));
+  session.ranks.ExpectSame("device", session.device.kind);
+  if (session.device.is_cuda() && session.ranks.size() > 1) {
+    session.ranks.MeetOnDevice(*ValueOrThrow(LoadCuda()), deterministic);
+  }
 }
 
-void OpenData(Session& session, int64_t vocab_size) {
+void OpenRunDir(Session& session, Reporter& reporter) {
+  const JobSpec& spec = session.spec();
+  session.ranks.OnFirst([&]() -> Status {
+    MFT_ASSIGN_OR_RETURN(RunDir run_dir, RunDir::Open(spec.run_dir, session.context.job.job_id));
+    session.run_dir = std::make_unique<RunDir>(std::move(run_dir));
+    return reporter.Persist(
+        [&] { return WriteFileAtomic(JoinPath(spec.run_dir, "args.yaml"), JobSpecToYaml(spec)); });
+  });
+}
+
+void OpenCache(Session& session, int64_t vocab_size) {
   const JobSpec& spec = session.spec();
   Result<std::unique_ptr<TokenCache>> cache = TokenCache::Open(session.context.data_cache);
   if (!cache.ok()) {  // the daemon prepares the data again
@@ -61,6 +64,7 @@ void OpenData(Session& session, int64_t vocab_size) {
         Status(cache.status().code(), std::string(kDataCacheGone), cache.status().message()));
   }
   session.cache = std::move(cache).value();
+  ThrowIfError(session.cache->VerifyIndex());
   if (session.cache->vocab_size() > vocab_size) {
     throw StatusError(FailedPrecondition(StrCat(session.context.data_cache,
                                                 ": made for a vocabulary of ",
@@ -70,16 +74,46 @@ void OpenData(Session& session, int64_t vocab_size) {
                                                 " has ",
                                                 vocab_size)));
   }
-  const BatcherOptions options = ValueOrThrow(BatcherOptionsFor(spec, kWorldSize, kRank));
-  session.batcher = ValueOrThrow(Batcher::Create(*session.cache, options));
+}
+
+// `base_weights`: ModelWeights::Fingerprint.
+void DescribeData(Session& session, std::string base_weights) {
+  const JobSpec& spec = session.spec();
+  const int64_t ranks = session.ranks.size();
+  session.state.ranks = ranks;
   session.state.data = {.cache = session.cache->content_key(),
                         .seed = spec.seed,
                         .seq_len = spec.seq_len,
-                        .packs_per_step = spec.batch_size * spec.num_microbatches * kWorldSize,
+                        .packs_per_step = spec.batch_size * spec.num_microbatches * ranks,
                         .packing = spec.mftd.packing,
                         .loss_norm = spec.mftd.loss_norm,
-                        .shuffle_text = options.shuffle_text,
-                        .shuffle_instruct = options.shuffle_instruct};
+                        .shuffle_text = spec.data.shuffle,
+                        .shuffle_instruct = spec.data.instruct.shuffle,
+                        // What an adapter learns belongs to the weights under it; a full
+                        // fine-tuning has its own.
+                        .base_weights = spec.lora.enable ? std::move(base_weights) : ""};
+  session.ranks.ExpectSame("data or weights", DescribeIdentity(session.state.data));
+}
+
+// Rank 0 scans the checkpoints; all ranks begin where it says.
+ResumePoint FindBegin(Session& session) {
+  const std::string text = session.ranks.TextOfFirst([&]() -> Result<std::string> {
+    MFT_ASSIGN_OR_RETURN(
+        const ResumePoint point,
+        FindResumePoint(session.spec(), session.state, session.context.attempt_id));
+    return DumpJson(ResumePointToJson(point));
+  });
+  ResumePoint point = ValueOrThrow(ResumePointFromJson(ValueOrThrow(ParseJson(text))));
+  session.context.job.spec.num_microbatches = point.num_microbatches;
+  return point;
+}
+
+void MakeBatcher(Session& session) {
+  session.batcher = ValueOrThrow(
+      Batcher::Create(*session.cache,
+                      ValueOrThrow(BatcherOptionsFor(session.spec(),
+                                                     static_cast<int>(session.ranks.size()),
+                                                     static_cast<int>(session.ranks.rank())))));
 }
 
 // `resumes`: what is trained comes from a checkpoint.
@@ -128,8 +162,12 @@ MemoryChoice PlanMemory(Session& session,
                         Reporter& reporter) {
   const JobSpec& spec = session.spec();
   const KernelTable* const device = session.device.is_cuda() ? &session.kernels() : nullptr;
+  // Ranks of a host share its memory, and map the same pages; a GPU is one rank's.
+  const int64_t sharers = device == nullptr ? session.context.world.local_size : 1;
+  WeightBytes weights = WeightBytesOf(files);
+  weights.mapped /= sharers;
   const MemoryJob job{.params = files.params(),
-                      .weights = WeightBytesOf(files),
+                      .weights = weights,
                       .rank = spec.lora.rank,
                       .target_modules = AdaptedModules(spec),
                       .full = !spec.lora.enable,
@@ -139,8 +177,12 @@ MemoryChoice PlanMemory(Session& session,
                       .device = device};
   const RecomputePolicy wish =
       spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
-  const MemoryChoice choice =
-      ValueOrThrow(ChooseMemory(job, wish, ValueOrThrow(AllowedMemory(device))));
+  const std::vector<double> allowed =
+      session.ranks.Gather(static_cast<double>(ValueOrThrow(AllowedMemory(device)) / sharers));
+  const MemoryChoice choice = session.ranks.ValueOfFirst<MemoryChoice>([&] {
+    return ChooseMemory(
+        job, wish, static_cast<int64_t>(*std::min_element(allowed.begin(), allowed.end())));
+  });
   session.sizes = choice.sizes;
   const bool wished_policy = choice.policy == RecomputePlan(wish);
   const bool as_wished = wished_policy && !choice.offload;
@@ -158,17 +200,36 @@ MemoryChoice PlanMemory(Session& session,
   return choice;
 }
 
-void ReadInitAdapter(Session& session, Reporter& reporter) {
+Status ReadInitAdapter(Session& session, Reporter& reporter) {
   const JobSpec& spec = session.spec();
-  ThrowIfError(ReadAdapter(spec.mftd.init_adapter, *session.lora).WithContext("mftd.init_adapter"));
-  const AdapterInfo info =
-      ValueOrThrow(InspectAdapter(spec.mftd.init_adapter, session.weights->params()));
+  MFT_RETURN_IF_ERROR(
+      ReadAdapter(spec.mftd.init_adapter, *session.lora).WithContext("mftd.init_adapter"));
+  MFT_ASSIGN_OR_RETURN(const AdapterInfo info,
+                       InspectAdapter(spec.mftd.init_adapter, session.weights->params()));
   if (info.scaling.has_value() && *info.scaling != spec.lora.scaling) {
     reporter.Message(LogLevel::kWarning,
                      StrCat("mftd.init_adapter was trained with scaling ",
                             *info.scaling,
                             ", this job has lora.scaling ",
                             spec.lora.scaling));
+  }
+  return Status::Ok();
+}
+
+void Resume(Session& session, const ResumePoint& point, Reporter& reporter) {
+  ThrowIfError(reporter.Phase(kPhaseResuming, point.checkpoint_dir));
+  ParamStore& trained = session.trained();
+  session.ranks.OnFirst([&] { return ReadOptimizerState(point.checkpoint_dir, trained); });
+  for (const std::span<float> arena : {trained.master(), trained.moment1(), trained.moment2()}) {
+    session.ranks.FromFirst(arena);
+  }
+  session.saved_step = point.own ? point.state.step : 0;
+  const std::string differences = DescribePlanDifferences(point.plan, session.plan);
+  if (!differences.empty()) {
+    reporter.Message(LogLevel::kWarning,
+                     StrCat("the remaining steps are equal to an undisturbed run up to rounding, "
+                            "not bit by bit: ",
+                            differences));
   }
 }
 
@@ -178,33 +239,36 @@ void RestoreState(Session& session, const ResumePoint& point, Reporter& reporter
     reporter.Message(LogLevel::kWarning, note);
   }
   session.state = point.state;
-  if (point.checkpoint_dir.empty() && session.full != nullptr) {
+  if (!point.checkpoint_dir.empty()) {
+    Resume(session, point, reporter);
+  } else if (session.full != nullptr) {
     reporter.Message(LogLevel::kInfo, "lora.enable is false: every weight of the model is trained");
-  } else if (point.checkpoint_dir.empty() && session.spec().mftd.init_adapter.empty()) {
+  } else if (session.spec().mftd.init_adapter.empty()) {
     InitAdapter(session.spec().seed, session.precision == "bf16", *session.lora);
-  } else if (point.checkpoint_dir.empty()) {
-    ReadInitAdapter(session, reporter);
   } else {
-    ThrowIfError(reporter.Phase(kPhaseResuming, point.checkpoint_dir));
-    ThrowIfError(ReadOptimizerState(point.checkpoint_dir, session.trained()));
-    session.saved_step = point.own ? point.state.step : 0;
-    const std::string differences = DescribePlanDifferences(point.plan, session.plan);
-    if (!differences.empty()) {
-      reporter.Message(LogLevel::kWarning,
-                       StrCat("the remaining steps are equal to an undisturbed run up to rounding, "
-                              "not bit by bit: ",
-                              differences));
-    }
+    session.ranks.OnFirst([&] { return ReadInitAdapter(session, reporter); });
+    session.ranks.FromFirst(session.lora->master());
   }
   ThrowIfError(reporter.Resumed(session.state.step));
 }
 
-void CheckEvaluation(const Session& session) {
-  int64_t loss_tokens = 0;
-  for (const MicroBatch& chunk : session.eval_chunks) {
-    loss_tokens += chunk.loss_tokens;
+void OpenEvaluation(Session& session) {
+  const JobSpec& spec = session.spec();
+  if (spec.no_eval) {
+    return;
   }
-  if (!session.spec().no_eval && loss_tokens == 0) {
+  session.eval_chunks = ValueOrThrow(EvalBatches(*session.cache,
+                                                 spec.seq_len,
+                                                 session.chunk_rows,
+                                                 static_cast<int>(session.ranks.size()),
+                                                 static_cast<int>(session.ranks.rank())));
+  for (const MicroBatch& chunk : session.eval_chunks) {
+    session.eval_loss_tokens += chunk.loss_tokens;
+  }
+  auto of_all = static_cast<double>(session.eval_loss_tokens);
+  session.ranks.Sum(std::span(&of_all, 1));
+  session.eval_loss_tokens = static_cast<int64_t>(of_all);
+  if (session.eval_loss_tokens == 0) {
     throw StatusError(FailedPrecondition(
         "no_eval is false, and no token of the evaluation data is one to be predicted: give "
         "data.eval_instruct_data samples with trained tokens, or say no_eval: true"));
@@ -214,10 +278,33 @@ void CheckEvaluation(const Session& session) {
 void OpenMetrics(const Session& session, Reporter& reporter, const Clock& clock) {
   const MetricsLog::Options options{.run_dir = session.spec().run_dir,
                                     .wall_micros = clock.WallMicros(),
-                                    .with_eval = !session.eval_chunks.empty(),
+                                    .with_eval = session.eval_loss_tokens > 0,
                                     .resume_step = session.state.step,
                                     .lengths = session.state.metrics};
-  ThrowIfError(reporter.Persist([&] { return reporter.OpenMetrics(options); }));
+  session.ranks.OnFirst(
+      [&] { return reporter.Persist([&] { return reporter.OpenMetrics(options); }); });
+}
+
+// A killed attempt may not have come to it.
+void PointAtBest(const Session& session) {
+  const JobSpec& spec = session.spec();
+  session.ranks.OnFirst([&] {
+    return PathExists(CheckpointsDir(spec.run_dir))
+               ? PointBestAt(spec.run_dir, spec.mftd.keep_best ? session.state.choice.best_step : 0)
+               : Status::Ok();
+  });
+}
+
+// Rank 0's plan is everybody's.
+void AgreeOnPlan(Session& session, const PlanWish& wish, const Json& previous) {
+  const std::string text = session.ranks.TextOfFirst(
+      [&]() -> Result<std::string> { return DumpJson(PlanToJson(ChoosePlan(wish, previous))); });
+  session.plan = ValueOrThrow(ParseJson(text));
+  session.chunk_rows = ValueOrThrow(GetInt(session.plan, "chunk_rows"));
+  session.precision = ValueOrThrow(GetString(session.plan, "precision"));
+  ThrowIfError(CheckPrecision(session.precision, session.device)
+                   .WithContext(StrCat("rank ", session.ranks.rank(), ", mftd.precision")));
+  SetCpuThreads(static_cast<int>(ValueOrThrow(GetInt(session.plan, "threads"))));
 }
 }  // namespace
 
@@ -234,63 +321,53 @@ void InitAdapter(int64_t seed, bool bf16, LoraStore& lora) {
   }
 }
 
-std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, const Clock& clock) {
-  auto session = std::make_unique<Session>();
-  session->context = std::move(context);
+std::unique_ptr<Session> OpenSession(TrainContext context,
+                                     Ranks& ranks,
+                                     Reporter& reporter,
+                                     const Clock& clock) {
+  auto session = std::make_unique<Session>(std::move(context), ranks);
   const JobSpec& spec = session->spec();
-  session->device = ValueOrThrow(OpenTrainDevice(
-      session->context.device, LocalRank(), spec.mftd.deterministic == "true"));
+  OpenDevice(*session);
   ThrowIfError(CheckPrecision(spec.mftd.precision, session->device).WithContext("mftd.precision"));
   OpenRunDir(*session, reporter);
 
   ThrowIfError(reporter.Phase(kPhaseLoading, spec.model_id_or_path));
   const ModelParams params = ValueOrThrow(ReadModelParams(spec.model_id_or_path));
-  OpenData(*session, params.vocab_size);
+  OpenCache(*session, params.vocab_size);
   const int64_t longest_segment = LongestSegment(*session->cache, spec.seq_len);
   const std::shared_ptr<const ModelWeights> files =
       ValueOrThrow(ModelWeights::Open(spec.model_id_or_path, params));
   session->weights_head_dim = params.head_dim;
   session->precision = ResolvePrecision(spec.mftd.precision, files->is_bf16(), session->device);
   const MemoryChoice memory = PlanMemory(*session, *files, longest_segment, reporter);
-  // What an adapter learns belongs to the weights under it; a full fine-tuning has its own.
-  session->state.data.base_weights = spec.lora.enable ? files->Fingerprint() : "";
+  DescribeData(*session, files->Fingerprint());
   session->tokenizer_file = ValueOrThrow(FindOptionalTokenizerFile(spec.model_id_or_path));
   session->schedule = {.peak_lr = spec.optim.lr,
                        .total_steps = spec.max_steps,
                        .pct_start = spec.optim.pct_start,
                        .cycle_beta1 = spec.mftd.beta1 == "cycle"};
 
-  const ResumePoint point =
-      ValueOrThrow(FindResumePoint(spec, session->state.data, session->context.attempt_id));
-  const NumericPlan plan = ChoosePlan(
+  const ResumePoint point = FindBegin(*session);
+  MakeBatcher(*session);
+  AgreeOnPlan(
+      *session,
       {.precision = spec.mftd.precision,
        .bf16_weights = files->is_bf16(),
        .chunk_rows = ChunkRows(spec.seq_len * spec.batch_size, longest_segment, memory.sizes),
        .min_chunk_rows = longest_segment,
        .loss_chunk_rows = memory.sizes.head_rows,
+       .ranks = ranks.size(),
        .threads = session->context.threads,
        .threads_fixed = spec.mftd.threads > 0,
        .device = session->device,
        .head_dim = params.head_dim},
       point.plan);
-  SetCpuThreads(plan.threads);
-  session->chunk_rows = plan.chunk_rows;
-  session->precision = plan.precision;
-  session->plan = PlanToJson(plan);
-
   MakeWeights(*session, files, memory.offload, !point.checkpoint_dir.empty());
   MakeModel(*session, longest_segment, memory.policy);
   RestoreState(*session, point, reporter);
   session->trained().Upload();
-  if (!spec.no_eval) {
-    session->eval_chunks = ValueOrThrow(
-        EvalBatches(*session->cache, spec.seq_len, session->chunk_rows, kWorldSize, kRank));
-  }
-  CheckEvaluation(*session);
-  if (PathExists(CheckpointsDir(spec.run_dir))) {  // a killed attempt may not have come to it
-    ThrowIfError(
-        PointBestAt(spec.run_dir, spec.mftd.keep_best ? session->state.choice.best_step : 0));
-  }
+  OpenEvaluation(*session);
+  PointAtBest(*session);
   OpenMetrics(*session, reporter, clock);
   return session;
 }

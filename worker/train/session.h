@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/base/json.h"
@@ -12,6 +13,7 @@
 #include "common/dataset/token_cache.h"
 #include "worker/model/full_store.h"
 #include "worker/model/transformer.h"
+#include "worker/train/ranks.h"
 #include "worker/train/reporter.h"
 #include "worker/train/run_dir.h"
 #include "worker/train/run_state.h"
@@ -22,11 +24,16 @@
 namespace mft {
 
 struct Session {
+  Session(TrainContext the_context, Ranks& the_ranks)
+      : context(std::move(the_context)), ranks(the_ranks) {}
+
   TrainContext context;
-  std::unique_ptr<RunDir> run_dir;
+  Ranks& ranks;
+  std::unique_ptr<RunDir> run_dir;  // rank 0's: the others write nothing
   std::unique_ptr<TokenCache> cache;
   std::unique_ptr<Batcher> batcher;
-  std::vector<MicroBatch> eval_chunks;  // empty: nothing to evaluate
+  std::vector<MicroBatch> eval_chunks;  // this rank's
+  int64_t eval_loss_tokens = 0;         // of all ranks; 0: nothing to evaluate
   std::unique_ptr<WeightSource> weights;
   std::unique_ptr<LoraStore> lora;  // without a tensor where `full` is trained
   std::unique_ptr<FullStore> full;  // lora.enable: false; `weights` are views of it
@@ -59,9 +66,12 @@ struct Session {
   DType trained_dtype() const { return precision == "bf16" ? DType::kBF16 : DType::kF32; }
 };
 
-// Takes run_dir, loads model and data, finds where to begin and restores that state. Throws
-// StatusError naming what is wrong.
-std::unique_ptr<Session> OpenSession(TrainContext context, Reporter& reporter, const Clock& clock);
+// Takes run_dir, loads model and data, finds where to begin and restores that state: the same on
+// every rank. Throws StatusError naming what is wrong. `ranks` must outlive the session.
+std::unique_ptr<Session> OpenSession(TrainContext context,
+                                     Ranks& ranks,
+                                     Reporter& reporter,
+                                     const Clock& clock);
 
 // First values of a fresh adapter: A drawn from `seed`, rounded to bf16 where that is the compute
 // type; B is 0 already.

@@ -2,8 +2,6 @@
 #include "worker/train/train_context.h"
 
 #include <algorithm>
-#include <charconv>
-#include <cstdlib>
 #include <thread>
 
 #include "common/base/files.h"
@@ -28,43 +26,25 @@ Result<JobFile> ReadYamlJob(const std::string& path) {
   return file;
 }
 
-Result<int> EnvInt(const Getenv& env, const std::string& name, int otherwise) {
-  const auto text = env(name);
-  if (!text.has_value() || text->empty()) {
-    return otherwise;
+// `ranks` of the job. Whoever starts ranks by himself need not say so in the job file too.
+Status CheckRanks(const World& world, int64_t ranks, bool stand_alone) {
+  if (world.size == ranks || (stand_alone && ranks == 1)) {
+    return Status::Ok();
   }
-  int value = 0;
-  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
-  if (error != std::errc() || end != text->data() + text->size() || value < 0) {
-    return InvalidArgument(
-        StrCat(name, " must be a number from 0, not \"", Printable(*text, 80), "\""));
-  }
-  return value;
+  return InvalidArgument(StrCat("the job has ",
+                                ranks,
+                                ranks == 1 ? " rank" : " ranks",
+                                " (mftd.ranks), and WORLD_SIZE says that ",
+                                world.size,
+                                " were started"));
 }
 
-Status CheckWorld(const Getenv& env, int64_t ranks) {
-  MFT_ASSIGN_OR_RETURN(const int world_size, EnvInt(env, "WORLD_SIZE", 1));
-  MFT_ASSIGN_OR_RETURN(const int rank, EnvInt(env, "RANK", 0));
-  if (world_size > 1 || ranks > 1) {
-    return Unimplemented(StrCat(
-        "WORLD_SIZE ", world_size, ", mftd.ranks ", ranks, ": this build trains on one rank only"));
-  }
-  if (rank != 0) {
-    return InvalidArgument(StrCat("RANK ", rank, " with WORLD_SIZE ", world_size));
-  }
-  return Status::Ok();
-}
-
-int DefaultThreads(const JobSpec& spec) {
+int DefaultThreads(const JobSpec& spec, const World& world) {
   const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  return spec.mftd.threads > 0 ? static_cast<int>(spec.mftd.threads) : cores;
+  return spec.mftd.threads > 0 ? static_cast<int>(spec.mftd.threads)
+                               : std::max(1, cores / world.local_size);
 }
 }  // namespace
-
-std::optional<std::string> ProcessGetenv(const std::string& name) {
-  const char* value = std::getenv(name.c_str());
-  return value == nullptr ? std::nullopt : std::optional<std::string>(value);
-}
 
 Result<TrainContext> LoadTrainContext(const TrainArgs& args, const Getenv& env) {
   TrainContext context;
@@ -72,8 +52,10 @@ Result<TrainContext> LoadTrainContext(const TrainArgs& args, const Getenv& env) 
   MFT_ASSIGN_OR_RETURN(context.job, yaml ? ReadYamlJob(args.job) : ReadJobFile(args.job));
   context.attempt_dir = args.attempt_dir;
   context.data_cache = args.data_cache;
-  context.threads = DefaultThreads(context.job.spec);
+  MFT_ASSIGN_OR_RETURN(context.world, ReadWorld(env));
+  context.threads = DefaultThreads(context.job.spec, context.world);
   context.attempt_id = env("MFT_ATTEMPT").value_or("");
+  int64_t ranks = context.job.spec.mftd.ranks;
   context.device = context.job.spec.mftd.device;
   if (!args.attempt_dir.empty()) {
     MFT_ASSIGN_OR_RETURN(const AttemptFile attempt,
@@ -90,12 +72,21 @@ Result<TrainContext> LoadTrainContext(const TrainArgs& args, const Getenv& env) 
     context.attempt = attempt.attempt;
     context.data_cache = args.data_cache.empty() ? attempt.data_cache : args.data_cache;
     context.threads = attempt.threads;
+    ranks = attempt.ranks;
     context.device = attempt.device;
   }
+  context.meeting_token = context.attempt_id;
   if (context.attempt_id.empty()) {
-    context.attempt_id = RandomHex(8);
+    context.attempt_id = RandomHex(8);  // each rank its own; only rank 0 uses it
+    context.meeting_token = StrCat(context.world.run_id, " ", context.job.spec.run_dir);
   }
-  MFT_RETURN_IF_ERROR(CheckWorld(env, context.job.spec.mftd.ranks));
+  if (args.attempt_dir.empty()) {
+    MFT_RETURN_IF_ERROR(CheckMeetingPlace(context.world));
+  } else {
+    context.rendezvous_file = JoinPath(args.attempt_dir, "rendezvous.json");
+  }
+  MFT_RETURN_IF_ERROR(CheckRanks(context.world, ranks, args.attempt_dir.empty()));
+  context.job.spec.mftd.ranks = context.world.size;
   if (context.data_cache.empty()) {
     return InvalidArgument(
         "no token cache: pass --data-cache DIR (made by `mft-data prepare --config JOB --out "

@@ -2,12 +2,11 @@
 // What a rank is to do, from its command line, its files and torchrun's environment variables.
 #pragma once
 
-#include <functional>
-#include <optional>
 #include <string>
 
 #include "common/base/status.h"
 #include "common/config/job_file.h"
+#include "worker/train/world.h"
 
 namespace mft {
 
@@ -23,15 +22,14 @@ struct TrainContext {
   std::string attempt_id;  // MFT_ATTEMPT, or attempt.json's, or a new one
   int attempt = 1;
   std::string data_cache;
-  int threads = 1;
+  int threads = 1;              // of this rank
   std::string device = "auto";  // auto | cuda | cpu
+  World world;
+  std::string rendezvous_file;  // of an attempt; "": the ranks meet at the master's address
+  std::string meeting_token;    // the same on every rank of the run, and of no other
 };
 
-// The environment, as a function: tests pass their own.
-using Getenv = std::function<std::optional<std::string>(const std::string& name)>;
-std::optional<std::string> ProcessGetenv(const std::string& name);
-
-// UNIMPLEMENTED for what this build has no variant of: several ranks.
+// INVALID_ARGUMENT where the number of ranks that were started is not the job's.
 Result<TrainContext> LoadTrainContext(const TrainArgs& args, const Getenv& env);
 
 }  // namespace mft

@@ -29,9 +29,7 @@ Result<TrainDevice> OpenCuda(int64_t local_rank, bool deterministic) {
 }
 }  // namespace
 
-Result<TrainDevice> OpenTrainDevice(std::string_view wish,
-                                    int64_t local_rank,
-                                    bool deterministic) {
+Result<TrainDevice> OpenTrainDevice(std::string_view wish, int64_t local_rank, bool deterministic) {
   if (wish == "cuda") {
     Result<TrainDevice> device = OpenCuda(local_rank, deterministic);
     return device.ok() ? device : device.status().WithContext("mftd.device cuda");

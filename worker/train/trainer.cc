@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/train/trainer.h"
 
+#include <array>
 #include <cmath>
 #include <optional>
+#include <span>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "common/base/strings.h"
 #include "common/checkpoint/checkpoint_dir.h"
@@ -35,10 +39,10 @@ bool IsDue(int64_t step, int64_t frequency) {
   return frequency > 0 && step % frequency == 0;
 }
 
-// Of this rank's tokens: the metrics are rank 0's.
-ExpertLoad ExpertsOf(const Transformer& model, const ModelParams& params) {
-  return LoadOfExperts(model.expert_rows(), params.moe ? params.moe->num_experts : 0);
-}
+// What a rank does within a step, for those who may have to tell where it was lost.
+constexpr std::string_view kSummingGradients = "summing gradients";
+constexpr std::string_view kUpdatingWeights = "updating weights";
+}  // namespace
 
 class StopWatch {
  public:
@@ -49,7 +53,6 @@ class StopWatch {
   const Clock& clock_;
   const int64_t start_;
 };
-}  // namespace
 
 Trainer::Trainer(Session& session, Reporter& reporter, StopSignals& signals, const Clock& clock)
     : session_(session), reporter_(reporter), signals_(signals), clock_(clock) {}
@@ -60,8 +63,12 @@ FinalRecord Trainer::Run() {
   }
   ThrowIfError(reporter_.Phase(kPhaseTraining));
   while (!IsLast()) {
-    if (signals_.stop_requested()) {
+    const Requests requests = AgreeOnRequests();
+    if (requests.stop) {
       return Stop();
+    }
+    if (requests.checkpoint) {
+      SaveCheckpoint();
     }
     const StepResult result = TrainStep(session_.state.step + 1);
     if (!result.finite && session_.spec().mftd.nonfinite != "skip") {
@@ -78,11 +85,23 @@ FinalRecord Trainer::Run() {
   return Complete(true);
 }
 
+// A request that reached one rank is every rank's, at the same boundary between steps.
+Trainer::Requests Trainer::AgreeOnRequests() {
+  // Before this attempt's first step there is nothing that the newest checkpoint does not have.
+  std::array<bool, 2> asked = {signals_.stop_requested(),
+                               steps_done_ > 0 && signals_.TakeCheckpointRequest()};
+  session_.ranks.Any(asked);
+  return {.stop = asked[0], .checkpoint = asked[1]};
+}
+
 // Exports the result. `trained`: by this attempt.
 FinalRecord Trainer::Complete(bool trained) {
   const JobSpec& spec = session_.spec();
   const Choice& choice = session_.state.choice;
-  ExportResult(session_, reporter_, trained);
+  session_.ranks.OnFirst([&] {
+    ExportResult(session_, reporter_, trained);
+    return Status::Ok();
+  });
   std::string message;
   std::string reason;
   if (session_.state.step < spec.max_steps) {
@@ -117,6 +136,7 @@ Trainer::StepResult Trainer::TrainStep(int64_t step) {
   ParamStore& trained = session_.trained();
 
   // Fetch
+  reporter_.Place(step, kPhaseTraining);
   StepBatch batch = ValueOrThrow(session_.batcher->Step(step));
   StepResult result{.rates = RatesAt(session_.schedule, step),
                     .loss_tokens = batch.loss_tokens,
@@ -131,8 +151,11 @@ Trainer::StepResult Trainer::TrainStep(int64_t step) {
   }
   result.loss = session_.model->TakeLoss();
   // Sync
-  result.loss = SumOverRanks(trained.grad(), result.loss);
-  // Clip
+  reporter_.Place(step, kSummingGradients);
+  SumOverRanks(session_.ranks, trained.grad());
+  SumSmall(result);
+  reporter_.Place(step, kUpdatingWeights);
+  // Clip: every rank has the same gradient, bit by bit, and so the same norm
   result.grad_norm = GradNorm(trained);
   const double clip = ClipFactor(result.grad_norm, spec.max_norm);
   // Check finite
@@ -146,9 +169,21 @@ Trainer::StepResult Trainer::TrainStep(int64_t step) {
                    .grad_scale = clip,
                    .update = ++session_.state.updates});
   }
-  result.experts = ExpertsOf(*session_.model, session_.weights->params());
   result.seconds = watch.seconds();
   return result;
+}
+
+// The rest of what a step sums: its loss, and how many rows each expert had.
+void Trainer::SumSmall(StepResult& result) {
+  const auto rows = session_.model->expert_rows();
+  std::vector<double> sums(rows.begin(), rows.end());
+  sums.push_back(result.loss);
+  session_.ranks.Sum(std::span<double>(sums));
+  result.loss = sums.back();
+  sums.pop_back();
+  const auto& moe = session_.weights->params().moe;
+  result.experts =
+      LoadOfExperts(std::vector<int64_t>(sums.begin(), sums.end()), moe ? moe->num_experts : 0);
 }
 
 void Trainer::ReportStep(const StepResult& result, bool skipped) {
@@ -192,11 +227,10 @@ void Trainer::ReportStep(const StepResult& result, bool skipped) {
 void Trainer::AfterStep() {
   const JobSpec& spec = session_.spec();
   const int64_t step = session_.state.step;
-  const bool evaluates = !session_.eval_chunks.empty() && (IsDue(step, spec.eval_freq) || IsLast());
+  const bool evaluates = session_.eval_loss_tokens > 0 && (IsDue(step, spec.eval_freq) || IsLast());
   const bool best = evaluates && Evaluate() && spec.mftd.keep_best;
   const bool due = !spec.no_ckpt && (IsDue(step, spec.ckpt_freq) || IsLast());
-  const bool asked = signals_.TakeCheckpointRequest();
-  if (due || asked || best) {
+  if (due || best) {
     SaveCheckpoint();
   }
 }
@@ -206,18 +240,17 @@ bool Trainer::Evaluate() {
   const StopWatch watch(clock_);
   ThrowIfError(reporter_.Phase(kPhaseEvaluating));
   double sum = 0;
-  int64_t loss_tokens = 0;
   for (const MicroBatch& chunk : session_.eval_chunks) {
     sum += session_.model->Loss(RowsOf(chunk, session_.state.step));
-    loss_tokens += chunk.loss_tokens;
     reporter_.Beat(session_.state.step);
   }
-  const double loss = sum / static_cast<double>(loss_tokens);
+  session_.ranks.Sum(std::span(&sum, 1));
+  const double loss = sum / static_cast<double>(session_.eval_loss_tokens);
   ThrowIfError(reporter_.Eval({.step = session_.state.step,
                                .eval_loss = loss,
                                .perplexity = std::exp(loss),
                                .train_loss = session_.state.train_loss,
-                               .loss_tokens = loss_tokens,
+                               .loss_tokens = session_.eval_loss_tokens,
                                .seconds = watch.seconds()}));
   ThrowIfError(reporter_.Phase(kPhaseTraining));
   return session_.state.choice.Observe(
@@ -230,8 +263,18 @@ void Trainer::SaveCheckpoint() {
     return;
   }
   const StopWatch watch(clock_);
-  const JobSpec& spec = session_.spec();
   ThrowIfError(reporter_.Phase(kPhaseSaving, StrCat("step ", step)));
+  session_.ranks.OnFirst([&] { return WriteCheckpoint(watch); });
+  session_.saved_step = step;
+  if (!IsLast()) {
+    ThrowIfError(reporter_.Phase(kPhaseTraining));
+  }
+}
+
+// Rank 0's: every rank holds the same weights and moments.
+Status Trainer::WriteCheckpoint(const StopWatch& watch) {
+  const JobSpec& spec = session_.spec();
+  const int64_t step = session_.state.step;
   session_.trained().Download();
   session_.state.max_steps = spec.max_steps;
   session_.state.metrics = reporter_.metrics_lengths();
@@ -252,25 +295,21 @@ void Trainer::SaveCheckpoint() {
                           .job_id = session_.context.job.job_id,
                           .plan = session_.plan};
   int64_t bytes = 0;
-  ThrowIfError(reporter_.Persist([&]() -> Status {
+  MFT_RETURN_IF_ERROR(reporter_.Persist([&]() -> Status {
     MFT_ASSIGN_OR_RETURN(
         bytes, PublishCheckpoint(spec.run_dir, manifest, [&](const std::string& directory) {
           return WriteCheckpointFiles(directory, contents);
         }));
     return Status::Ok();
   }));
-  session_.saved_step = step;
   const int64_t best = spec.mftd.keep_best ? session_.state.choice.best_step : 0;
-  ThrowIfError(reporter_.Persist([&] { return PointBestAt(spec.run_dir, best); }));
-  ThrowIfError(reporter_.Checkpoint(
+  MFT_RETURN_IF_ERROR(reporter_.Persist([&] { return PointBestAt(spec.run_dir, best); }));
+  return reporter_.Checkpoint(
       {.step = step,
        .path = CheckpointDir(spec.run_dir, step),
        .size_bytes = bytes,
        .seconds = watch.seconds(),
-       .removed = RemoveOldCheckpoints(spec.run_dir, spec.num_ckpt_keep, best)}));
-  if (!IsLast()) {
-    ThrowIfError(reporter_.Phase(kPhaseTraining));
-  }
+       .removed = RemoveOldCheckpoints(spec.run_dir, spec.num_ckpt_keep, best)});
 }
 
 FinalRecord Trainer::EndOnNonfinite(const StepResult& result) {

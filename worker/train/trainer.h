@@ -16,8 +16,11 @@ namespace mft {
 inline constexpr std::string_view kReasonNonfinite = "NONFINITE_LOSS";
 inline constexpr std::string_view kReasonEarlyStop = "EARLY_STOP";  // of a run that is done
 
+// Every rank runs one, and all take the same decisions (ranks.h); rank 0 alone writes files.
 // Threads: one at a time. Throws StatusError, and what LibTorch throws. Everything it is given must
 // outlive it.
+class StopWatch;
+
 class Trainer {
  public:
   Trainer(Session& session, Reporter& reporter, StopSignals& signals, const Clock& clock);
@@ -38,10 +41,17 @@ class Trainer {
     ExpertLoad experts;
   };
 
+  struct Requests {
+    bool stop = false;
+    bool checkpoint = false;
+  };
+  Requests AgreeOnRequests();
   StepResult TrainStep(int64_t step);
+  void SumSmall(StepResult& result);
   void ReportStep(const StepResult& result, bool skipped);
   bool Evaluate();  // whether it is the best of the run
   void SaveCheckpoint();
+  Status WriteCheckpoint(const StopWatch& watch);
   void AfterStep();
   FinalRecord EndOnNonfinite(const StepResult& result);
   FinalRecord Stop();

@@ -88,14 +88,13 @@ TEST(ValidateSpec, RefusesWhatThisVersionDoesNotDoByKeyAndValue) {
   EXPECT_THAT(
       ProblemsOf("mftd.precision: fp8\n"),
       ElementsAre("mftd.precision:4: \"fp8\" is not implemented in this version (UNIMPLEMENTED)"));
-  EXPECT_THAT(ProblemsOf("mftd: {device: cpu, ranks: 2}\n"),
-              ElementsAre(HasSubstr("mftd.ranks:4: 2 (several ranks")));
 }
 
 TEST(ValidateSpec, AcceptsWhatTheTrainerHandles) {
   EXPECT_THAT(ProblemsOf("max_steps: 20\noptim.pct_start: 0.05\n"), IsEmpty());
   EXPECT_THAT(ProblemsOf("max_steps: 1\noptim.pct_start: 1\n"), IsEmpty());
   EXPECT_THAT(ProblemsOf("mftd: {target_modules: [wq], init_adapter: /a, ranks: 8}\n"), IsEmpty());
+  EXPECT_THAT(ProblemsOf("mftd: {device: cpu, ranks: 2}\n"), IsEmpty());
   EXPECT_THAT(ProblemsOf("mftd.resume_from: /c\n"), IsEmpty());
   EXPECT_THAT(ProblemsOf("mftd: {resume_from: /c, init_adapter: /a}\n"),
               ElementsAre(HasSubstr("cannot be combined")));
@@ -115,9 +114,11 @@ TEST(ValidateSpec, SaysWhatIsMissingForATrackerAndWhatMerges) {
 
 TEST(CheckDevice, AppliesOnceAutoIsResolved) {
   JobSpec spec = Parse("mftd.ranks: 2\n").spec;
+  EXPECT_THAT(CheckDevice(spec, "cpu"), IsEmpty());
+  spec.mftd.precision = "fp8";
   EXPECT_THAT(CheckDevice(spec, "cuda"), IsEmpty());
   ASSERT_EQ(CheckDevice(spec, "cpu").size(), 1U);
-  EXPECT_EQ(CheckDevice(spec, "cpu")[0].path, "mftd.ranks");
+  EXPECT_EQ(CheckDevice(spec, "cpu")[0].path, "mftd.precision");
 }
 
 }  // namespace

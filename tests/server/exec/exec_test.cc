@@ -199,6 +199,24 @@ TEST(AttemptDir, NobodyLivesInAMissingOne) {
   EXPECT_FALSE(*AttemptLockHeld(temp.File("gone")));
 }
 
+TEST(AttemptDir, IsClosedWhereNobodyLives) {
+  const testing::TempDir temp;
+  const std::string dir = temp.File("0001");
+  ASSERT_TRUE(CreateAttemptDir(dir, AttemptFile{.attempt = 1, .attempt_id = "abc"}).ok());
+  {
+    const Result<UniqueFd> runner = TryLockFile(JoinPath(dir, kAttemptLockName));
+    ASSERT_TRUE(runner.ok() && runner->valid());
+    EXPECT_TRUE(*AttemptLivesElseClose(dir));
+    EXPECT_FALSE(PathExists(JoinPath(dir, kRunnerJournalName))) << "a living one is left alone";
+  }
+  EXPECT_FALSE(*AttemptLivesElseClose(dir));
+  EXPECT_EQ(*FileSize(JoinPath(dir, kRunnerJournalName)), 0) << "a late runner refuses this";
+  ASSERT_TRUE(WriteFileAtomic(JoinPath(dir, kRunnerJournalName), "words").ok());
+  EXPECT_FALSE(*AttemptLivesElseClose(dir));
+  EXPECT_EQ(*ReadFile(JoinPath(dir, kRunnerJournalName)), "words");
+  EXPECT_FALSE(*AttemptLivesElseClose(temp.File("gone")));
+}
+
 constexpr int64_t kMilli = 1000;
 
 TEST(StopLadder, TerminatesOnceAndKillsAfterGraceAndMargin) {

@@ -54,6 +54,40 @@ TEST(MakeResult, AFailedRankSpeaksForItself) {
   EXPECT_EQ(result.ranks.size(), 2U);
 }
 
+TEST(MakeResult, AnotherRankSaysWhereTheKilledOneWas) {
+  AttemptOutcome outcome =
+      Of({Final(0, "failed", "RANK_LOST"), {.rank = 1, .exit_code = -1, .signal = SIGKILL}});
+  outcome.ranks[0].final->message = "rank 1 is gone; it was at step 41, training";
+  outcome.first_failed = 1;
+  const ResultRecord result = MakeResult(outcome);
+  EXPECT_EQ(result.reason, "WORKER_FAILED");
+  EXPECT_THAT(result.message, HasSubstr("rank 1 was killed"));
+  EXPECT_THAT(result.message,
+              HasSubstr("rank 0 says: rank 1 is gone; it was at step 41, training"));
+}
+
+TEST(MakeResult, ARankThatLeftWithoutAWordSinceAnotherWasLostSaysSo) {
+  AttemptOutcome outcome = Of({{.rank = 0, .exit_code = 8, .signal = 0}, Final(1, "stopped")});
+  outcome.first_failed = 0;
+  outcome.last_log_line = "rank 1 has shown no sign of life for 7 s; it was at step 3, saving";
+  const ResultRecord result = MakeResult(outcome);
+  EXPECT_EQ(result.reason, "RANK_LOST");
+  EXPECT_EQ(result.code, static_cast<int>(Code::kUnavailable));
+  EXPECT_THAT(result.message, HasSubstr("rank 1 has shown no sign of life"));
+}
+
+TEST(IsNearerCause, OnlyWhereTheOtherEndedForSomebodyElse) {
+  const RankExit lost = Final(0, "failed", "RANK_LOST");
+  const RankExit left = {.rank = 1, .exit_code = 8, .signal = 0};
+  const RankExit killed = {.rank = 2, .exit_code = -1, .signal = SIGKILL};
+  const RankExit failed = Final(3, "failed", "NOT_ENOUGH_MEMORY");
+  EXPECT_TRUE(IsNearerCause(killed, lost));
+  EXPECT_TRUE(IsNearerCause(failed, left));
+  EXPECT_FALSE(IsNearerCause(lost, left));
+  EXPECT_FALSE(IsNearerCause(lost, killed));
+  EXPECT_FALSE(IsNearerCause(failed, killed));
+}
+
 TEST(MakeResult, NamesTheSignalAndTheLastLineOfTheLog) {
   AttemptOutcome outcome = Of({{.rank = 0, .exit_code = -1, .signal = SIGSEGV}});
   outcome.first_failed = 0;

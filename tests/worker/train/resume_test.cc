@@ -64,6 +64,7 @@ struct ResumeCase {
   int threads;
   const char* fixture;
   double dropout;
+  int ranks = 1;
 };
 
 class Resume : public ::testing::TestWithParam<ResumeCase> {};
@@ -75,6 +76,7 @@ TEST_P(Resume, AfterSigtermTheRemainingStepsAreBitwiseThoseOfAnUndisturbedRun) {
   TrainRun undisturbed = LongRun(dir, "a", last, GetParam().fixture);
   TrainRun stopped = LongRun(dir, "b", last, GetParam().fixture);
   undisturbed.threads = stopped.threads = GetParam().threads;
+  undisturbed.ranks = stopped.ranks = GetParam().ranks;
   undisturbed.spec.lora.dropout = stopped.spec.lora.dropout = GetParam().dropout;
   ASSERT_EQ(undisturbed.Run().exit_code, 0);
   Steps expected;
@@ -117,7 +119,9 @@ INSTANTIATE_TEST_SUITE_P(Jobs,
                          ::testing::Values(ResumeCase{"OneThread", 1, "dense-headdim", 0},
                                            ResumeCase{"TwoThreads", 2, "dense-headdim", 0},
                                            ResumeCase{"ExpertsAndDropout", 1, "moe", 0.1},
-                                           ResumeCase{"EveryWeight", 2, "full", 0}),
+                                           ResumeCase{"EveryWeight", 2, "full", 0},
+                                           ResumeCase{"TwoRanks", 1, "moe", 0.1, 2},
+                                           ResumeCase{"EveryWeightOnTwoRanks", 1, "full", 0, 2}),
                          [](const auto& job) { return job.param.name; });
 
 TEST(Resume, AKilledRunGoesOnFromItsNewestGoodCheckpoint) {

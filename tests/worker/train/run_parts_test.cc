@@ -193,10 +193,15 @@ TEST(TrainContext, StandsAloneOnAYamlFile) {
   EXPECT_FALSE(context->attempt_id.empty());
   EXPECT_EQ(LoadTrainContext({.job = job}, nothing).status().code(), Code::kInvalidArgument);
   const auto two_ranks = [](const std::string& name) {
-    return name == "WORLD_SIZE" ? std::optional<std::string>("2") : std::nullopt;
+    const bool number = name == "WORLD_SIZE" || name == "MASTER_PORT";
+    return number || name == "MASTER_ADDR" || name == "RANK"
+               ? std::optional<std::string>(number ? "2" : "1")
+               : std::nullopt;
   };
-  EXPECT_EQ(LoadTrainContext({.job = job, .data_cache = "c"}, two_ranks).status().code(),
-            Code::kUnimplemented);
+  const auto second = LoadTrainContext({.job = job, .data_cache = "c"}, two_ranks);
+  ASSERT_TRUE(second.ok()) << second.status().message();
+  EXPECT_EQ(second->job.spec.mftd.ranks, 2);
+  EXPECT_EQ(second->world.rank, 1);
   const auto not_a_number = [](const std::string& name) {
     return name == "RANK" ? std::optional<std::string>("first") : std::nullopt;
   };

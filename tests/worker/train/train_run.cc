@@ -55,6 +55,7 @@ TrainRun::TrainRun(const std::string& directory, const std::string& fixture)
   spec.num_microbatches = config["num_microbatches"];
   spec.max_norm = config["max_norm"];
   spec.max_steps = config["max_steps"];
+  ranks = config.value("world", 1);
   spec.lora.rank = config["lora"]["rank"];
   spec.lora.scaling = config["lora"]["scaling"];
   spec.mftd.name = "fixture";
@@ -101,13 +102,20 @@ void TrainRun::Start() {
   AttemptFile attempt;
   attempt.attempt = attempt_;
   attempt.attempt_id = std::string(kAttemptId);
+  attempt.ranks = ranks;
   attempt.threads = threads;
   attempt.device = device;
   attempt.data_cache = data_cache;
   Check(WriteAttemptFile(AttemptDir() + "/attempt.json", attempt));
+  pids_.assign(static_cast<size_t>(ranks), -1);
+  for (int rank = 0; rank < ranks; ++rank) {
+    StartRank(rank);
+  }
+}
 
+void TrainRun::StartRank(int rank) {
   std::vector<std::string> variables = {
-      StrCat("MFT_ATTEMPT=", kAttemptId), "RANK=0", "WORLD_SIZE=1"};
+      StrCat("MFT_ATTEMPT=", kAttemptId), StrCat("RANK=", rank), StrCat("WORLD_SIZE=", ranks)};
   for (char** variable = environ; *variable != nullptr; ++variable) {
     variables.emplace_back(*variable);
   }
@@ -133,7 +141,7 @@ void TrainRun::Start() {
 
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
-  const std::string log = AttemptDir() + "/rank-0.log";
+  const std::string log = StrCat(AttemptDir(), "/rank-", rank, ".log");
   posix_spawn_file_actions_addopen(&actions, 2, log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
@@ -143,31 +151,44 @@ void TrainRun::Start() {
   sigaddset(&blocked, SIGUSR1);
   posix_spawnattr_setsigmask(&attributes, &blocked);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-  MFT_CHECK(posix_spawn(&pid_, argv[0], &actions, &attributes, argv.data(), envp.data()) == 0,
+  MFT_CHECK(posix_spawn(&pids_[static_cast<size_t>(rank)],
+                        argv[0],
+                        &actions,
+                        &attributes,
+                        argv.data(),
+                        envp.data()) == 0,
             arguments[0]);
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
 }
 
 Ended TrainRun::Wait() {
-  int status = 0;
-  MFT_CHECK(waitpid(pid_, &status, 0) == pid_, "waitpid");
-  pid_ = -1;
-  return {.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
-          .signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
-          .log = ReadFile(AttemptDir() + "/rank-0.log").value()};
+  return WaitAll().front();
 }
 
-void TrainRun::Signal(int signal) const {
-  MFT_CHECK(kill(pid_, signal) == 0, "kill");
+std::vector<Ended> TrainRun::WaitAll() {
+  std::vector<Ended> all;
+  for (int rank = 0; rank < ranks; ++rank) {
+    int status = 0;
+    MFT_CHECK(waitpid(pid(rank), &status, 0) == pid(rank), "waitpid");
+    all.push_back({.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+                   .signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+                   .log = ReadFile(StrCat(AttemptDir(), "/rank-", rank, ".log")).value()});
+  }
+  pids_.clear();
+  return all;
+}
+
+void TrainRun::Signal(int signal, int rank) const {
+  MFT_CHECK(kill(pid(rank), signal) == 0, "kill");
 }
 
 bool TrainRun::WaitFor(const std::function<bool(const Record&)>& wanted) const {
   while (true) {
     siginfo_t info{};
     const bool ended =
-        waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
-        info.si_pid == pid_;
+        waitid(P_PID, static_cast<id_t>(pid()), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+        info.si_pid == pid();
     for (const Record& record : Journal()) {
       if (wanted(record)) {
         return true;
@@ -180,8 +201,8 @@ bool TrainRun::WaitFor(const std::function<bool(const Record&)>& wanted) const {
   }
 }
 
-std::vector<Record> TrainRun::Journal() const {
-  JournalTailer tailer(AttemptDir() + "/rank-0.jsonl", {});
+std::vector<Record> TrainRun::Journal(int rank) const {
+  JournalTailer tailer(StrCat(AttemptDir(), "/rank-", rank, ".jsonl"), {});
   std::vector<Record> records;
   for (bool more = true; more;) {
     const auto items = tailer.Read(size_t{1} << 20, &more);

@@ -32,26 +32,28 @@ class TrainRun {
   JobSpec spec;
   // As the runner sets it: spinning threads of a test on a busy machine only wait for each other.
   std::map<std::string, std::string> environment = {{"GOMP_SPINCOUNT", "2000"}};
-  int threads = 1;
+  int threads = 1;  // of each rank
+  int ranks = 1;
   std::string device = "cpu";
   std::string data_cache;
 
   // Evaluates on these instead of the fixture's.
   void UseEvalSamples(const std::vector<TestSample>& samples);
 
-  // Writes job.json and attempt.json and starts the worker.
+  // Writes job.json and attempt.json and starts the worker of each rank.
   void Start();
-  Ended Wait();
+  Ended Wait();                  // for all ranks; of rank 0
+  std::vector<Ended> WaitAll();  // of each
   Ended Run() {
     Start();
     return Wait();
   }
-  // Waits until the journal has a record that `wanted` likes; false if the worker ends first.
+  // Waits until rank 0's journal has a record that `wanted` likes; false if rank 0 ends first.
   bool WaitFor(const std::function<bool(const Record&)>& wanted) const;
-  void Signal(int signal) const;
-  pid_t pid() const { return pid_; }
+  void Signal(int signal, int rank = 0) const;
+  pid_t pid(int rank = 0) const { return pids_[static_cast<size_t>(rank)]; }
 
-  std::vector<Record> Journal() const;  // of the newest attempt
+  std::vector<Record> Journal(int rank = 0) const;  // of the newest attempt
   template <typename Body>
   std::vector<Body> Records() const {
     std::vector<Body> bodies;
@@ -69,11 +71,12 @@ class TrainRun {
 
  private:
   std::string AttemptDir() const;
+  void StartRank(int rank);
 
   std::string directory_;
   std::string fixture_dir_;
   int attempt_ = 0;
-  pid_t pid_ = -1;
+  std::vector<pid_t> pids_;
 };
 
 // Every value of an fp32 or bf16 safetensors file, by tensor.

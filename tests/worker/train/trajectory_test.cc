@@ -161,21 +161,26 @@ TEST(Bf16, IsTakenForBf16Weights) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Fixtures,
-                         Trajectory,
-                         ::testing::Values(Case{"dense", "token", true},
-                                           Case{"dense", "reference", false},
-                                           Case{"dense-headdim", "token", false},
-                                           Case{"dense-headdim", "reference", true},
-                                           Case{"extended/dense-tiny", "token", true},
-                                           Case{"extended/dense-headdim", "token", true, true},
-                                           Case{"extended/dense-headdim", "reference", true, true},
-                                           Case{"full", "token", true},
-                                           Case{"full", "reference", false},
-                                           Case{"moe", "token", true},
-                                           Case{"moe", "reference", false},
-                                           Case{"extended/moe-tiny", "token", true},
-                                           Case{"extended/moe-tiny", "reference", false}));
+INSTANTIATE_TEST_SUITE_P(
+    Fixtures,
+    Trajectory,
+    ::testing::Values(Case{"dense", "token", true},
+                      Case{"dense", "reference", false},
+                      Case{"dense-headdim", "token", false},
+                      Case{"dense-headdim", "reference", true},
+                      Case{"extended/dense-tiny", "token", true},
+                      Case{"extended/dense-headdim", "token", true, true},
+                      Case{"extended/dense-headdim", "reference", true, true},
+                      Case{"two-ranks", "token", true, true},
+                      Case{"two-ranks", "reference", false, true},
+                      Case{"extended/dense-headdim-two-ranks", "token", true, true},
+                      Case{"extended/dense-headdim-two-ranks", "reference", false, true},
+                      Case{"full", "token", true},
+                      Case{"full", "reference", false},
+                      Case{"moe", "token", true},
+                      Case{"moe", "reference", false},
+                      Case{"extended/moe-tiny", "token", true},
+                      Case{"extended/moe-tiny", "reference", false}));
 
 }  // namespace
 }  // namespace mft

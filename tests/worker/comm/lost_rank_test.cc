@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ranks that die or stand still while the others sum, gather or compute.
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "common/base/files.h"
+#include "common/base/strings.h"
+#include "tests/worker/comm/comm_testing.h"
+#include "worker/comm/communicator.h"
+
+namespace mft {
+namespace {
+
+using testing::ExitCodeOf;
+using testing::Meeting;
+using testing::StartRankProcess;
+
+constexpr int64_t kRanks = 3;
+
+struct LossCase {
+  const char* name;
+  int64_t lost;
+  int signal;
+};
+
+// What every rank does, over and over, when one is lost.
+enum class Doing { kSumming, kGathering, kWaiting };
+
+class LostRanks : public ::testing::TestWithParam<std::tuple<RankTransport, LossCase, Doing>> {};
+
+Status Do(Communicator& comm, Doing doing, int64_t lost) {
+  std::vector<float> values(1 << 20);
+  for (;;) {
+    Status status;
+    if (doing == Doing::kSumming) {
+      status = comm.AllReduceSum(std::span(values));
+    } else if (doing == Doing::kGathering) {
+      status = comm.background().AllGather(std::as_writable_bytes(std::span(values)));
+    } else if (comm.rank() == lost) {
+      pause();
+    } else {
+      status = comm.Barrier();
+    }
+    if (!status.ok()) {
+      return comm.failure().ok() ? comm.background().failure() : comm.failure();
+    }
+  }
+}
+
+bool Names(const Status& status, int64_t lost) {
+  return status.reason() == kReasonRankLost &&
+         status.message().starts_with(StrCat("rank ", lost, " ")) &&
+         status.message().ends_with(StrCat("it was at step ", 41 + lost, ", training"));
+}
+
+std::ptrdiff_t NamesInSharedMemory() {
+  const auto names = ListDir("/dev/shm").value();
+  return std::ranges::count_if(
+      names, [](const std::string& name) { return name.find("mft") != std::string::npos; });
+}
+
+// All are processes; each that is left must find out whose end it was.
+TEST_P(LostRanks, AreNamedByEveryOtherRankWithTheirPlace) {
+  const auto [transport, loss, doing] = GetParam();
+  const int64_t lost = loss.lost;
+  const Meeting meeting;
+  std::vector<pid_t> pids;
+  for (int64_t rank = 0; rank < kRanks; ++rank) {
+    pids.push_back(StartRankProcess(
+        meeting.Options(rank, kRanks, transport), [=, doing = doing](Communicator& comm) {
+          comm.SetPlace(41 + rank, "training");
+          if (!comm.Barrier().ok()) {
+            _exit(98);
+          }
+          const Status status = Do(comm, doing, lost);
+          std::fprintf(stderr, "rank %d: %s\n", static_cast<int>(rank), status.message().c_str());
+          _exit(Names(status, lost) ? 0 : 97);
+        }));
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(400));
+  kill(pids[static_cast<size_t>(lost)], loss.signal);
+  const auto begin = std::chrono::steady_clock::now();
+  for (int64_t rank = 0; rank < kRanks; ++rank) {
+    if (rank != lost) {
+      EXPECT_EQ(ExitCodeOf(pids[static_cast<size_t>(rank)]), 0) << "rank " << rank;
+    }
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
+  kill(pids[static_cast<size_t>(lost)], SIGKILL);
+  EXPECT_EQ(ExitCodeOf(pids[static_cast<size_t>(lost)]), 1000 + SIGKILL);
+  EXPECT_EQ(NamesInSharedMemory(), 0);
+}
+
+std::string NameOf(Doing doing) {
+  switch (doing) {
+    case Doing::kSumming:
+      return "Summing";
+    case Doing::kGathering:
+      return "Gathering";
+    case Doing::kWaiting:
+      return "Waiting";
+  }
+  return "";
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All,
+    LostRanks,
+    ::testing::Combine(::testing::Values(RankTransport::kTcp, RankTransport::kSharedMemory),
+                       ::testing::Values(LossCase{"HubKilled", 0, SIGKILL},
+                                         LossCase{"HubStopped", 0, SIGSTOP},
+                                         LossCase{"OtherKilled", 1, SIGKILL},
+                                         LossCase{"OtherStopped", 2, SIGSTOP}),
+                       ::testing::Values(Doing::kSumming, Doing::kGathering, Doing::kWaiting)),
+    [](const auto& param) {
+      return StrCat(testing::TestNameOf(std::get<0>(param.param)),
+                    std::get<1>(param.param).name,
+                    NameOf(std::get<2>(param.param)));
+    });
+
+class ComputingRanks : public ::testing::TestWithParam<RankTransport> {};
+
+INSTANTIATE_TEST_SUITE_P(All,
+                         ComputingRanks,
+                         ::testing::Values(RankTransport::kTcp, RankTransport::kSharedMemory),
+                         [](const auto& param) { return testing::TestNameOf(param.param); });
+
+[[noreturn]] void Compute() {
+  while (true) {
+    pause();
+  }
+}
+
+TEST_P(ComputingRanks, EndWhenAnotherIsLost) {
+  const Meeting meeting;
+  RankOptions options = meeting.Options(0, 2, GetParam());
+  options.leave_ms = 100;
+  const pid_t computing = StartRankProcess(options, [](Communicator&) { Compute(); });
+  const pid_t lost =
+      StartRankProcess(meeting.Options(1, 2, GetParam()), [](Communicator&) { _exit(1); });
+  EXPECT_EQ(ExitCodeOf(lost), 1);
+  EXPECT_EQ(ExitCodeOf(computing), ExitCodeFor(Code::kUnavailable));
+}
+
+// A thread in the background hears of it, but nobody has told the one that computes.
+TEST_P(ComputingRanks, EndThoughAThreadInTheBackgroundKnows) {
+  const Meeting meeting;
+  RankOptions options = meeting.Options(0, 2, GetParam());
+  options.leave_ms = 200;
+  const pid_t computing = StartRankProcess(options, [](Communicator& comm) {
+    std::thread background([&comm] {
+      if (comm.background().Barrier().reason() != kReasonRankLost) {
+        _exit(97);
+      }
+    });
+    Compute();
+  });
+  const pid_t lost =
+      StartRankProcess(meeting.Options(1, 2, GetParam()), [](Communicator&) { _exit(1); });
+  EXPECT_EQ(ExitCodeOf(lost), 1);
+  EXPECT_EQ(ExitCodeOf(computing), ExitCodeFor(Code::kUnavailable));
+}
+
+TEST_P(ComputingRanks, EndInTheirOwnWayOnceTheyKnow) {
+  const Meeting meeting;
+  RankOptions options = meeting.Options(0, 2, GetParam());
+  options.leave_ms = 200;
+  const pid_t telling = StartRankProcess(options, [](Communicator& comm) {
+    while (comm.background().Barrier().ok()) {
+    }
+    const bool named = comm.background().failure().reason() == kReasonRankLost;
+    std::this_thread::sleep_for(std::chrono::milliseconds(600));  // its last words take a while
+    _exit(named ? 42 : 97);
+  });
+  const pid_t lost =
+      StartRankProcess(meeting.Options(1, 2, GetParam()), [](Communicator&) { _exit(1); });
+  EXPECT_EQ(ExitCodeOf(lost), 1);
+  EXPECT_EQ(ExitCodeOf(telling), 42);
+}
+
+}  // namespace
+}  // namespace mft
