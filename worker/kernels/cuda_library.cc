@@ -15,7 +15,7 @@ namespace {
 Result<const CudaApi*> Load() {
   const std::string path = JoinPath(ExecutableDir(), kCudaLibrary);
   if (!PathExists(path)) {
-    return Unimplemented(
+    return FailedPrecondition(
         StrCat("this build has no CUDA backend (", path, " is not there); use device: cpu"));
   }
   void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
@@ -52,11 +52,11 @@ Result<std::vector<CudaDeviceInfo>> CudaDevices() {
   try {
     std::vector<CudaDeviceInfo> devices = api->devices();
     if (devices.empty()) {
-      return Unavailable("no CUDA device");
+      return FailedPrecondition("no CUDA device");
     }
     return devices;
   } catch (const std::exception& error) {
-    return Unavailable(StrCat("no CUDA device can be used: ", error.what()));
+    return FailedPrecondition(StrCat("no CUDA device can be used: ", error.what()));
   }
 }
 

@@ -9,13 +9,13 @@
 
 namespace mft {
 
-// The library beside this program, loaded once. UNIMPLEMENTED where this build has none,
-// FAILED_PRECONDITION where it does not load (the loader's words) or is of another build. The table
-// lives as long as the process.
+// The library beside this program, loaded once. FAILED_PRECONDITION where this build has none, where
+// it does not load (the loader's words) or is of another build. The table lives as long as the
+// process.
 Result<const CudaApi*> LoadCuda();
 
-// The devices that this process sees, at least one. Errors as LoadCuda; UNAVAILABLE where there is
-// no device or no driver.
+// The devices that this process sees, at least one. FAILED_PRECONDITION as LoadCuda, and where there
+// is no device or no driver.
 Result<std::vector<CudaDeviceInfo>> CudaDevices();
 
 }  // namespace mft

@@ -452,7 +452,7 @@ INSTANTIATE_TEST_SUITE_P(
     Starts,
     Refused,
     ::testing::Values(
-        BadStart{"Cuda", [](TrainRun& run) { run.device = "cuda"; }, 1, "no CUDA backend"},
+        BadStart{"Cuda", [](TrainRun& run) { run.device = "cuda"; }, 6, "mftd.device cuda"},
         BadStart{
             "Ranks", [](TrainRun& run) { run.environment["WORLD_SIZE"] = "2"; }, 1, "WORLD_SIZE 2"},
         BadStart{"Precision",
