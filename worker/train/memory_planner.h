@@ -38,6 +38,7 @@ struct MemoryJob {
   int64_t microbatch_rows = 0;
   int64_t longest_document = 0;         // rows
   const KernelTable* device = nullptr;  // what trains it; null: the CPU
+  bool quantise = false;                // the frozen base is in fp8
 };
 
 struct MemoryForecast {
