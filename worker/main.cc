@@ -203,7 +203,8 @@ CLI::App* AddBench(CLI::App& app, BenchArgs& args, int& threads) {
   bench->add_flag("--full", args.full, "Train every weight, without adapters");
   bench->add_option("--recompute", args.recompute, "nothing, mlp or block")
       ->check(CLI::IsMember({"nothing", "mlp", "block"}));
-  bench->add_option("--precision", args.precision, "auto, fp32 or bf16")->capture_default_str();
+  bench->add_option("--precision", args.precision, "auto, fp32, bf16 or fp8")
+      ->capture_default_str();
   bench->add_option("--device", args.device, "auto, cuda or cpu")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "cuda", "cpu"}));

@@ -10,6 +10,7 @@
 
 #include "tests/support/emulated_block.h"
 #include "worker/kernels/cuda/make_table.h"
+#include "worker/kernels/f8_element.h"
 
 namespace mft::testing {
 
@@ -116,6 +117,21 @@ std::vector<float> Widened(View view) {
   return values;
 }
 
+// y = alpha product + beta y, of y's type.
+void Add(View y, const std::vector<float>& product, float alpha, float beta) {
+  for (int64_t i = 0; i < y.rows; ++i) {
+    for (int64_t j = 0; j < y.cols; ++j) {
+      const float before = beta == 0 ? 0 : beta * ValueAt(y, i, j);
+      const float value = alpha * product[static_cast<size_t>(i * y.cols + j)] + before;
+      if (y.type == ElementType::kBF16) {
+        static_cast<uint16_t*>(y.data)[i * y.stride + j] = Bf16(value).bits;
+      } else {
+        y.row(i)[j] = value;
+      }
+    }
+  }
+}
+
 void Gemm(View y, View a, View b, KernelTable::Gemm options) {
   if (a.type != b.type) {
     throw std::invalid_argument("operands of different types");
@@ -128,17 +144,7 @@ void Gemm(View y, View a, View b, KernelTable::Gemm options) {
                     MatrixView(left.data(), a.rows, a.cols),
                     MatrixView(right.data(), b.rows, b.cols),
                     {.transpose_a = options.transpose_a, .transpose_b = options.transpose_b});
-  for (int64_t i = 0; i < y.rows; ++i) {
-    for (int64_t j = 0; j < y.cols; ++j) {
-      const float before = options.beta == 0 ? 0 : options.beta * ValueAt(y, i, j);
-      const float value = options.alpha * product[static_cast<size_t>(i * y.cols + j)] + before;
-      if (y.type == ElementType::kBF16) {
-        static_cast<uint16_t*>(y.data)[i * y.stride + j] = Bf16(value).bits;
-      } else {
-        y.row(i)[j] = value;
-      }
-    }
-  }
+  Add(y, product, options.alpha, options.beta);
 }
 
 AttentionShape OffsetsOnHost(AttentionShape shape) {
@@ -147,11 +153,48 @@ AttentionShape OffsetsOnHost(AttentionShape shape) {
   return shape;
 }
 
+// The product of what the operands are after quantisation, in fp32.
+void GemmQuantised(View y, View x, const QuantisedMat& w, bool transpose_w, float beta) {
+  const int64_t blocks = x.cols / kQuantBlockSize;
+  std::vector<uint8_t> q(static_cast<size_t>(x.rows * x.cols));
+  std::vector<float> scales(static_cast<size_t>(blocks * x.rows));
+  const View q_view = TypedView(q.data(), x.rows, x.cols, ElementType::kF8);
+  cuda::Quantisation<EmulatedDevice, Bf16>::Input(
+      q_view, MatrixView(scales.data(), blocks, x.rows), x);
+  const Access access;
+  const auto value = [](View view, int64_t row, int64_t col) {
+    F8E4M3 element;
+    element.bits = static_cast<uint8_t*>(view.data)[row * view.stride + col];
+    return static_cast<float>(element);
+  };
+  std::vector<float> left(q.size());
+  for (int64_t i = 0; i < x.rows; ++i) {
+    for (int64_t j = 0; j < x.cols; ++j) {
+      left[static_cast<size_t>(i * x.cols + j)] =
+          value(q_view, i, j) * scales[static_cast<size_t>(j / kQuantBlockSize * x.rows + i)];
+    }
+  }
+  std::vector<float> right(static_cast<size_t>(w.data.rows * w.data.cols));
+  for (int64_t i = 0; i < w.data.rows; ++i) {
+    for (int64_t j = 0; j < w.data.cols; ++j) {
+      right[static_cast<size_t>(i * w.data.cols + j)] =
+          value(w.data, i, j) * w.scales.row(i / kQuantBlockSize)[j / kQuantBlockSize];
+    }
+  }
+  std::vector<float> product(static_cast<size_t>(y.rows * y.cols));
+  CpuKernels().gemm(MatrixView(product.data(), y.rows, y.cols),
+                    MatrixView(left.data(), x.rows, x.cols),
+                    MatrixView(right.data(), w.data.rows, w.data.cols),
+                    {.transpose_b = transpose_w});
+  Add(y, product, 1, beta);
+}
+
 template <typename T>
 KernelTable Table(const char* name) {
   KernelTable table = cuda::MakeTable<EmulatedDevice, T>(kMemory);
   table.name = name;
   table.gemm = Gemm;
+  table.gemm_quantised = table.type == ElementType::kBF16 ? GemmQuantised : nullptr;
   return table;
 }
 }  // namespace

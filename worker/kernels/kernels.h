@@ -64,6 +64,17 @@ struct AdamWArenas {
   int64_t size = 0;
 };
 
+// A frozen weight [O, I] in e4m3 with an fp32 scale for each block of 128 x 128 elements, so that
+// it is the same bytes transposed: numerics.md, "Precision". Sides are multiples of 128.
+inline constexpr int64_t kQuantBlockSize = 128;
+struct QuantisedMat {
+  View data;    // [O, I] kF8
+  View scales;  // [O / 128, I / 128], stride ScaleStride(I)
+};
+constexpr int64_t ScaleStride(int64_t cols) {
+  return (cols / kQuantBlockSize + 3) / 4 * 4;
+}
+
 // Letters: T rows, D, I, O widths, V vocabulary. On the CPU everything is fp32, but for the
 // operands of a product in a table for bf16; sums within a row are fp32, over rows fp64. Every
 // function is deterministic for a given number of threads and, gemm excepted, for any number; each
@@ -187,6 +198,13 @@ struct KernelTable {
   void (*sum_of_squares)(const float* values, int64_t size, double* sum) = nullptr;
   // y = x, each fp32 or bf16
   void (*convert)(View y, View x) = nullptr;
+  // q from w [O, I] of the table's type.
+  void (*quantise)(const QuantisedMat& q, View w) = nullptr;
+  // y [T, O] = x w' + beta y with transpose_w, y [T, I] = x w + beta y without; x is quantised in
+  // blocks of 128 elements of a row. T is a multiple of 16. nullptr: the device has no fp8
+  // products.
+  void (*gemm_quantised)(View y, View x, const QuantisedMat& w, bool transpose_w, float beta) =
+      nullptr;
   // y uniform in [-scale, scale): element i of row r a function of (seed, r, i).
   void (*fill_random)(View y, uint64_t seed, float scale) = nullptr;
 };

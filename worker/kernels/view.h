@@ -8,10 +8,10 @@ namespace mft {
 
 // Element type of a View. The CPU kernels compute in fp32; frozen weights may be bf16. On devices
 // activations have the type of the kernel table.
-enum class ElementType { kF32, kBF16 };
+enum class ElementType { kF32, kBF16, kF8 };  // kF8: e4m3, only in a QuantisedMat
 
 constexpr int64_t ElementBytes(ElementType type) {
-  return type == ElementType::kBF16 ? 2 : 4;
+  return type == ElementType::kBF16 ? 2 : type == ElementType::kF8 ? 1 : 4;
 }
 
 // A borrowed row-major matrix [rows, cols]; `stride` elements from row to row. The memory must

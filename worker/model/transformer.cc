@@ -2,8 +2,6 @@
 #include "worker/model/transformer.h"
 
 #include <algorithm>
-#include <array>
-#include <cstring>
 #include <stdexcept>
 
 #include "common/base/strings.h"
@@ -12,15 +10,6 @@
 #include "worker/model/segments.h"
 
 namespace mft {
-
-namespace {
-// Lists of a chunk of so many rows: at most 32 bytes a row, and offsets of its segments.
-size_t BatchBytes(int64_t max_rows) {
-  constexpr int64_t kRowBytes = 48;
-  constexpr int64_t kOtherBytes = 1 << 16;
-  return static_cast<size_t>(max_rows * kRowBytes + kOtherBytes);
-}
-}  // namespace
 
 Transformer::Transformer(WeightSource& weights,
                          const LoraStore& adapters,
@@ -33,32 +22,13 @@ Transformer::Transformer(WeightSource& weights,
       options_(Fitted(options, kernels)),
       plan_(PlanMemory(params_, adapters.inner_cols(), options_)),
       arena_(static_cast<size_t>(plan_.total()), kernels.memory),
-      batch_(kernels.memory, BatchBytes(options.max_rows)),
-      rotary_table_(RotaryTable(params_, options.max_positions)),
-      position_(static_cast<size_t>(options.max_rows)),
-      row_pack_(static_cast<size_t>(options.max_rows)),
-      row_in_pack_(static_cast<size_t>(options.max_rows)) {
+      batch_(kernels.memory, ListBytes(options_)),
+      rotary_table_(RotaryTable(params_, options_.max_positions)),
+      position_(static_cast<size_t>(options_.max_rows)),
+      row_pack_(static_cast<size_t>(options_.max_rows)),
+      row_in_pack_(static_cast<size_t>(options_.max_rows)) {
   TakeMemory();
   TakeTables();
-}
-
-TransformerOptions Transformer::Fitted(TransformerOptions options, const KernelTable& kernels) {
-  options.type = kernels.type;
-  return options;
-}
-
-// The rotary table where kernels read it, and the sums that they write.
-void Transformer::TakeTables() {
-  kernel_rotary_ = rotary_table_.data();
-  if (const DeviceMemory* memory = kernels_.memory; memory != nullptr) {
-    const size_t bytes = rotary_table_.size() * sizeof(float);
-    device_tables_ = AllocateOnDevice(*memory, sizeof(Sums) + bytes, "the rotary table");
-    kernel_sums_ = reinterpret_cast<Sums*>(device_tables_.get());
-    memory->upload(kernel_sums_, &sums_, sizeof(Sums));
-    memory->upload(device_tables_.get() + sizeof(Sums), rotary_table_.data(), bytes);
-    kernel_rotary_ = reinterpret_cast<const float*>(device_tables_.get() + sizeof(Sums));
-  }
-  loss_.sum = &kernel_sums_->call;
 }
 
 void Transformer::RequireProcessMemory() const {
@@ -135,62 +105,6 @@ std::span<int64_t> Transformer::ExpertRowsOf(int64_t layer) {
   return std::span(expert_rows_).subspan(static_cast<size_t>(layer) * experts, experts);
 }
 
-void Transformer::SetTiles(std::span<const int32_t> cu_seqlens) {
-  tiles_.clear();
-  for (const auto [begin, end] : GroupSegments(
-           cu_seqlens, TileRows(options_.max_rows, options_.max_positions, options_.sizes))) {
-    Tile tile{.begin = cu_seqlens[begin], .rows = cu_seqlens[end] - cu_seqlens[begin]};
-    for (size_t i = begin; i <= end; ++i) {
-      tile.cu_seqlens.push_back(cu_seqlens[i] - cu_seqlens[begin]);
-    }
-    tile.kernel_cu_seqlens = batch_.Put(std::span<const int32_t>(tile.cu_seqlens));
-    tiles_.push_back(std::move(tile));
-  }
-}
-
-void Transformer::SetPositions(std::span<const int32_t> cu_seqlens) {
-  const int64_t rows = cu_seqlens.back();
-  if (rows > options_.max_rows) {
-    throw std::length_error(StrCat("a batch of ", rows, " rows, planned were ", options_.max_rows));
-  }
-  for (size_t segment = 0; segment + 1 < cu_seqlens.size(); ++segment) {
-    if (cu_seqlens[segment + 1] - cu_seqlens[segment] > options_.max_positions) {
-      throw std::length_error(StrCat("a segment of ",
-                                     cu_seqlens[segment + 1] - cu_seqlens[segment],
-                                     " rows, planned were ",
-                                     options_.max_positions));
-    }
-    for (int32_t row = cu_seqlens[segment]; row < cu_seqlens[segment + 1]; ++row) {
-      position_[static_cast<size_t>(row)] = row - cu_seqlens[segment];
-    }
-  }
-  kernel_position_ =
-      batch_.Put(std::span<const int32_t>(position_).first(static_cast<size_t>(rows)));
-}
-
-void Transformer::SetDropout(const Rows& rows) {
-  if (options_.dropout == 0) {
-    return;
-  }
-  const size_t segments = rows.cu_seqlens.size() - 1;
-  if (rows.pack.size() != segments || rows.pack_row.size() != segments) {
-    throw std::invalid_argument("dropout needs the pack and row of each segment");
-  }
-  for (size_t s = 0; s < segments; ++s) {
-    for (int32_t row = rows.cu_seqlens[s]; row < rows.cu_seqlens[s + 1]; ++row) {
-      row_pack_[static_cast<size_t>(row)] = rows.pack[s];
-      row_in_pack_[static_cast<size_t>(row)] = rows.pack_row[s] + row - rows.cu_seqlens[s];
-    }
-  }
-  const size_t count = rows.tokens.size();
-  dropout_.pack = batch_.Put(std::span<const int64_t>(row_pack_).first(count));
-  dropout_.row = batch_.Put(std::span<const int32_t>(row_in_pack_).first(count));
-  dropout_.host_pack = row_pack_.data();
-  dropout_.host_row = row_in_pack_.data();
-  dropout_.probability = options_.dropout;
-  dropout_.step = rows.step;
-}
-
 void Transformer::Forward(std::span<const int32_t> tokens, std::span<const int32_t> cu_seqlens) {
   SetPositions(cu_seqlens);
   SetTiles(cu_seqlens);
@@ -225,26 +139,6 @@ void Transformer::Backward() {
   }
 }
 
-Transformer::LossLists Transformer::CollectLossRows(const Rows& rows) const {
-  LossLists lists;
-  for (size_t i = 0; i < rows.tokens.size(); ++i) {
-    if (rows.row_weight[i] != 0) {
-      lists.index.push_back(static_cast<int32_t>(i));
-      lists.target.push_back(rows.targets[i]);
-      lists.weight.push_back(rows.row_weight[i]);
-    }
-  }
-  return lists;
-}
-
-LossRows Transformer::PutLossRows(const LossLists& lists) {
-  LossRows rows = lists.rows();
-  rows.device_index = batch_.Put(rows.index);
-  rows.device_target = batch_.Put(rows.target);
-  rows.device_weight = batch_.Put(rows.weight);
-  return rows;
-}
-
 double Transformer::TakeLoss() {
   Sums sums = sums_;
   if (kernels_.memory != nullptr) {
@@ -260,7 +154,8 @@ double Transformer::ForwardBackward(const Rows& rows) {
   return TakeLoss();
 }
 
-void Transformer::AddForwardBackward(const Rows& rows) {
+void Transformer::AddForwardBackward(const Rows& unpadded) {
+  const Rows rows = Padded(unpadded);
   const LossLists loss = CollectLossRows(rows);
   if (loss.index.empty()) {
     return;  // nothing to learn here: the gradient is exactly zero
@@ -285,7 +180,8 @@ void Transformer::AddForwardBackward(const Rows& rows) {
   kernels_.fold_sum(&kernel_sums_->total, &kernel_sums_->call);
 }
 
-double Transformer::Loss(const Rows& rows) {
+double Transformer::Loss(const Rows& unpadded) {
+  const Rows rows = Padded(unpadded);
   const LossLists loss = CollectLossRows(rows);
   if (loss.index.empty()) {
     return 0;

@@ -117,6 +117,14 @@ class Transformer {
     std::vector<int32_t> cu_seqlens;  // from 0
     const int32_t* kernel_cu_seqlens = nullptr;
   };
+  static constexpr int64_t kRowMultiple = 16;
+  // What Padded returns spans of.
+  struct PaddedRows {
+    std::vector<int32_t> tokens, targets, cu_seqlens, pack_row;
+    std::vector<float> row_weight;
+    std::vector<int64_t> pack;
+  };
+  static size_t ListBytes(const TransformerOptions& options);
   static TransformerOptions Fitted(TransformerOptions options, const KernelTable& kernels);
   static RecomputePlan PolicyOf(const TransformerOptions& options);
   void TakeMemory();
@@ -140,6 +148,9 @@ class Transformer {
   LossLists CollectLossRows(const Rows& rows) const;
   LossRows PutLossRows(const LossLists& lists);
   void RequireProcessMemory() const;
+  // `rows`, on a device with rows of a segment without loss added, so that products have sides of
+  // kRowMultiple; in padded_.
+  Rows Padded(const Rows& rows);
 
   WeightSource& weights_;
   const LoraStore& adapters_;
@@ -162,6 +173,7 @@ class Transformer {
   };
   Sums sums_;
   Sums* kernel_sums_ = &sums_;
+  PaddedRows padded_;
   std::vector<Tile> tiles_;           // of the chunk at work
   Dropout dropout_;                   // of the chunk at work; probability 0 in forward passes alone
   std::vector<int64_t> row_pack_;     // [max_rows] what dropout_ points to

@@ -87,6 +87,20 @@ bool KeepsInputs(const TransformerOptions& options) {
 }
 }  // namespace
 
+// Products on a device have sides of kRowMultiple: no tile and no piece may end in between.
+TransformerOptions Transformer::Fitted(TransformerOptions options, const KernelTable& kernels) {
+  options.type = kernels.type;
+  if (kernels.memory != nullptr) {
+    for (int64_t* size : {&options.max_rows,
+                          &options.max_positions,
+                          &options.sizes.tile_rows,
+                          &options.sizes.mlp_rows}) {
+      *size = (*size + kRowMultiple - 1) / kRowMultiple * kRowMultiple;
+    }
+  }
+  return options;
+}
+
 RecomputePlan Transformer::PolicyOf(const TransformerOptions& options) {
   return options.training ? options.policy : RecomputePolicy::kBlock;
 }
@@ -225,6 +239,20 @@ void Transformer::TakeExpertMemory(int64_t rows) {
   routing_ = std::make_unique<Routing>(*params_.moe, rows, kernels_);
   scratch_.routing = routing_.get();
   expert_rows_.resize(static_cast<size_t>(params_.n_layers * params_.moe->num_experts));
+}
+
+// The rotary table where kernels read it, and the sums that they write.
+void Transformer::TakeTables() {
+  kernel_rotary_ = rotary_table_.data();
+  if (const DeviceMemory* memory = kernels_.memory; memory != nullptr) {
+    const size_t bytes = rotary_table_.size() * sizeof(float);
+    device_tables_ = AllocateOnDevice(*memory, sizeof(Sums) + bytes, "the rotary table");
+    kernel_sums_ = reinterpret_cast<Sums*>(device_tables_.get());
+    memory->upload(kernel_sums_, &sums_, sizeof(Sums));
+    memory->upload(device_tables_.get() + sizeof(Sums), rotary_table_.data(), bytes);
+    kernel_rotary_ = reinterpret_cast<const float*>(device_tables_.get() + sizeof(Sums));
+  }
+  loss_.sum = &kernel_sums_->call;
 }
 
 }  // namespace mft

@@ -19,7 +19,7 @@ namespace mft {
 
 class Communicator;
 
-enum class WeightFormat { kF32, kBF16 };
+enum class WeightFormat { kF32, kBF16, kF8 };
 
 // A frozen matrix [out, in]. Only MatMul and MatMulT look inside.
 struct FrozenMat {
@@ -27,7 +27,8 @@ struct FrozenMat {
   WeightFormat format = WeightFormat::kF32;
   int64_t out = 0;
   int64_t in = 0;
-  // Outputs [begin, begin + count) alone.
+  View scales = {};  // kF8: QuantisedMat::scales
+  // Outputs [begin, begin + count) alone. REQUIRES another format than kF8.
   FrozenMat Rows(int64_t begin, int64_t count) const {
     return {data.Rows(begin, count), format, count, in};
   }
@@ -120,11 +121,17 @@ void PassOverBlocks(WeightSource& weights, bool backward);
 
 // All weights in the memory of the kernels' device, matrices in the kernels' type. The files may be
 // closed afterwards. REQUIRES KernelTable::memory; errors as AllocateOnDevice.
+// `quantise`: the projections of blocks in fp8. REQUIRES then CanQuantise.
 std::unique_ptr<WeightSource> MakeDeviceWeights(const ModelWeights& files,
-                                                const KernelTable& kernels);
+                                                const KernelTable& kernels,
+                                                bool quantise = false);
 // The same without files, matrices drawn by the device: for measurements of any model's shapes.
 std::unique_ptr<WeightSource> MakeRandomDeviceWeights(const ModelParams& params,
-                                                      const KernelTable& kernels);
-int64_t DeviceWeightBytes(const ModelParams& params, ElementType matrices);
+                                                      const KernelTable& kernels,
+                                                      bool quantise = false);
+int64_t DeviceWeightBytes(const ModelParams& params, ElementType matrices, bool quantise = false);
+// UNIMPLEMENTED where the kernels have no fp8 products, for mixtures of experts, and for sides of
+// matrices that are no multiples of 128.
+Status CanQuantise(const ModelParams& params, const KernelTable& kernels);
 
 }  // namespace mft

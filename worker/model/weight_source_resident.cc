@@ -45,10 +45,18 @@ bool UsedWhereMapped(const TensorEntry& tensor) {
 }
 
 void MatMul(const KernelTable& kernels, View y, View x, const FrozenMat& w, float beta) {
+  if (w.format == WeightFormat::kF8) {
+    kernels.gemm_quantised(y, x, {w.data, w.scales}, true, beta);
+    return;
+  }
   kernels.gemm(y, x, w.data, {.transpose_b = true, .beta = beta});
 }
 
 void MatMulT(const KernelTable& kernels, View dx, View dy, const FrozenMat& w, float beta) {
+  if (w.format == WeightFormat::kF8) {
+    kernels.gemm_quantised(dx, dy, {w.data, w.scales}, false, beta);
+    return;
+  }
   kernels.gemm(dx, dy, w.data, {.beta = beta});
 }
 

@@ -171,6 +171,7 @@ struct Bench {
   std::shared_ptr<const ModelWeights> files;
   std::string precision;
   const KernelTable& kernels() const { return KernelsFor(precision, device, params.head_dim); }
+  bool quantises() const { return precision == "fp8"; }
 };
 
 Result<Bench> OpenBench(const BenchArgs& args) {
@@ -186,6 +187,12 @@ Result<Bench> OpenBench(const BenchArgs& args) {
   }
   bench.precision = ResolvePrecision(
       args.precision, bench.files == nullptr || bench.files->is_bf16(), bench.device);
+  if (bench.quantises()) {
+    MFT_RETURN_IF_ERROR(CanQuantise(bench.params, bench.kernels()));
+    if (args.full) {
+      return InvalidArgument("--precision fp8: not with --full, whose weights are no frozen base");
+    }
+  }
   return bench;
 }
 
@@ -194,11 +201,12 @@ std::unique_ptr<WeightSource> WeightsOf(const Bench& bench, const FullStore* ful
     return full->AsWeights();
   }
   if (bench.files == nullptr) {
-    return MakeRandomDeviceWeights(bench.params, bench.kernels());
+    return MakeRandomDeviceWeights(bench.params, bench.kernels(), bench.quantises());
   }
-  return bench.device.is_cuda() ? MakeDeviceWeights(*bench.files, bench.kernels())
-         : offload              ? MakeOffloadedWeights(bench.files)
-                                : MakeResidentWeights(bench.files);
+  return bench.device.is_cuda()
+             ? MakeDeviceWeights(*bench.files, bench.kernels(), bench.quantises())
+         : offload ? MakeOffloadedWeights(bench.files)
+                   : MakeResidentWeights(bench.files);
 }
 
 MemoryJob MemoryJobOf(const BenchArgs& args,
@@ -211,7 +219,8 @@ MemoryJob MemoryJobOf(const BenchArgs& args,
           .full = args.full,
           .microbatch_rows = std::accumulate(lengths.begin(), lengths.end(), int64_t{0}),
           .longest_document = *std::max_element(lengths.begin(), lengths.end()),
-          .device = bench.device.is_cuda() ? &bench.kernels() : nullptr};
+          .device = bench.device.is_cuda() ? &bench.kernels() : nullptr,
+          .quantise = bench.quantises()};
 }
 
 // One entry a round. `rates`: of the yardstick, the better of its two beside the step, FLOP/s.

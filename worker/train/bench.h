@@ -21,7 +21,7 @@ struct BenchArgs {
   int64_t rank = 16;
   std::vector<std::string> target_modules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"};
   std::string recompute = "nothing";  // nothing | mlp | block (RecomputePolicy)
-  std::string precision = "auto";     // auto | fp32 | bf16
+  std::string precision = "auto";     // auto | fp32 | bf16 | fp8
   std::string device = "cpu";         // auto | cuda | cpu
   // The shapes of model_dir's params.json with values that the device draws: no file of weights.
   bool random_weights = false;

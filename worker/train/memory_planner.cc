@@ -65,13 +65,21 @@ int64_t AttentionBytes(const ModelParams& params, int64_t rows) {
   return rows * (q * (2 + 4) + 2 * 2 * (q + kv) + 2 * params.n_heads * 4);
 }
 
+// Of an fp8 product: its quantised input, and a transposed weight.
+int64_t QuantisedOperandBytes(const ModelParams& params, int64_t rows) {
+  const int64_t widest = std::max(params.hidden_dim, params.n_heads * params.head_dim);
+  const int64_t scales_of_block = kQuantBlockSize / static_cast<int64_t>(sizeof(float));
+  return (rows + params.dim) * widest * (scales_of_block + 1) / scales_of_block;
+}
+
 MemoryForecast ForecastOnDevice(const MemoryJob& job, const MemoryPlan& plan, int64_t rows) {
   const ElementType type = job.device->type;
   const int64_t copy = type == ElementType::kBF16 ? ElementBytes(type) : 0;
   const int64_t trained = job.full ? TotalParameters(job.params)
                                    : LoraParameters(job.params, job.rank, job.target_modules);
-  return {.program = kDeviceRuntimeBytes + AttentionBytes(job.params, rows),
-          .weights = {.copied = job.full ? 0 : DeviceWeightBytes(job.params, type)},
+  const int64_t operands = job.quantise ? QuantisedOperandBytes(job.params, rows) : 0;
+  return {.program = kDeviceRuntimeBytes + AttentionBytes(job.params, rows) + operands,
+          .weights = {.copied = job.full ? 0 : DeviceWeightBytes(job.params, type, job.quantise)},
           .trained = (kTrainedStateBytes + copy) * trained,
           .activations = plan.total()};
 }

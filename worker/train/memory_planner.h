@@ -40,6 +40,7 @@ struct MemoryJob {
   int64_t longest_document = 0;         // rows
   int64_t world_size = 1;               // ranks that can hold a part of the weights each
   const KernelTable* device = nullptr;  // what trains it; null: the CPU
+  bool quantise = false;                // the frozen base is in fp8
 };
 
 // Where the frozen weights are; all give the same bits.

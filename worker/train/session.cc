@@ -37,12 +37,28 @@ double Dropout(const JobSpec& spec) {
 // The device that the job says, and for several ranks what sums their gradients there.
 void OpenDevice(Session& session) {
   const TrainContext& context = session.context;
-  const bool deterministic = session.spec().mftd.deterministic == "true";
+  const JobSpec& spec = session.spec();
+  const bool deterministic = spec.mftd.deterministic == "true";
   session.device =
       ValueOrThrow(OpenTrainDevice(context.device, context.world.local_rank, deterministic));
   session.ranks.ExpectSame("device", session.device.kind);
   if (session.device.is_cuda() && session.ranks.size() > 1) {
     session.ranks.MeetOnDevice(*ValueOrThrow(LoadCuda()), deterministic);
+  }
+  ThrowIfError(CheckPrecision(spec.mftd.precision, session.device).WithContext("mftd.precision"));
+  if (spec.mftd.precision == "fp8" && !spec.lora.enable) {
+    throw StatusError(FailedPrecondition(
+        "mftd.precision fp8: without lora.enable no weight is frozen; use bf16"));
+  }
+}
+
+// What memory is planned with; the numeric plan may keep another one of fp32 and bf16.
+void ChoosePrecision(Session& session, const ModelWeights& files) {
+  session.weights_head_dim = files.params().head_dim;
+  session.precision =
+      ResolvePrecision(session.spec().mftd.precision, files.is_bf16(), session.device);
+  if (session.quantises()) {
+    ThrowIfError(CanQuantise(files.params(), session.kernels()).WithContext("mftd.precision"));
   }
 }
 
@@ -125,7 +141,7 @@ void MakeWeights(Session& session,
   if (session.spec().lora.enable) {
     session.placement = placement;
     if (kernels.memory != nullptr) {
-      session.weights = MakeDeviceWeights(*files, kernels);
+      session.weights = MakeDeviceWeights(*files, kernels, session.quantises());
     } else if (placement == WeightPlacement::kSharded) {
       session.weights = MakeShardedWeights(std::move(files), session.ranks.communicator());
     } else if (placement == WeightPlacement::kOffloaded) {
@@ -195,7 +211,8 @@ MemoryChoice PlanMemory(Session& session,
                       .microbatch_rows = spec.seq_len * spec.batch_size,
                       .longest_document = longest_segment,
                       .world_size = session.ranks.size(),
-                      .device = device};
+                      .device = device,
+                      .quantise = session.quantises()};
   const RecomputePolicy wish =
       spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
   const std::vector<double> allowed =
@@ -261,7 +278,7 @@ void RestoreState(Session& session, const ResumePoint& point, Reporter& reporter
   } else if (session.full != nullptr) {
     reporter.Message(LogLevel::kInfo, "lora.enable is false: every weight of the model is trained");
   } else if (session.spec().mftd.init_adapter.empty()) {
-    InitAdapter(session.spec().seed, session.precision == "bf16", *session.lora);
+    InitAdapter(session.spec().seed, session.precision != "fp32", *session.lora);
   } else {
     session.ranks.OnFirst([&] { return ReadInitAdapter(session, reporter); });
     session.ranks.FromFirst(session.lora->master());
@@ -345,7 +362,6 @@ std::unique_ptr<Session> OpenSession(TrainContext context,
   auto session = std::make_unique<Session>(std::move(context), ranks);
   const JobSpec& spec = session->spec();
   OpenDevice(*session);
-  ThrowIfError(CheckPrecision(spec.mftd.precision, session->device).WithContext("mftd.precision"));
   OpenRunDir(*session, reporter);
 
   ThrowIfError(reporter.Phase(kPhaseLoading, spec.model_id_or_path));
@@ -354,8 +370,7 @@ std::unique_ptr<Session> OpenSession(TrainContext context,
   const int64_t longest_segment = LongestSegment(*session->cache, spec.seq_len);
   const std::shared_ptr<const ModelWeights> files =
       ValueOrThrow(ModelWeights::Open(spec.model_id_or_path, params));
-  session->weights_head_dim = params.head_dim;
-  session->precision = ResolvePrecision(spec.mftd.precision, files->is_bf16(), session->device);
+  ChoosePrecision(*session, *files);
   const MemoryChoice memory = PlanMemory(*session, *files, longest_segment, reporter);
   DescribeData(*session, files->Fingerprint());
   session->tokenizer_file = ValueOrThrow(FindOptionalTokenizerFile(spec.model_id_or_path));

@@ -64,8 +64,10 @@ struct Session {
   // What is trained.
   ParamStore& trained() { return full != nullptr ? static_cast<ParamStore&>(*full) : *lora; }
   const KernelTable& kernels() const { return KernelsFor(precision, device, weights_head_dim); }
+  // The frozen base is in fp8.
+  bool quantises() const { return precision == "fp8" && context.job.spec.lora.enable; }
   // Of the files of what is trained: what the kernels multiply.
-  DType trained_dtype() const { return precision == "bf16" ? DType::kBF16 : DType::kF32; }
+  DType trained_dtype() const { return precision == "fp32" ? DType::kF32 : DType::kBF16; }
 };
 
 // Takes run_dir, loads model and data, finds where to begin and restores that state: the same on

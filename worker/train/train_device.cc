@@ -45,10 +45,13 @@ Status CheckPrecision(std::string_view precision, const TrainDevice& device) {
     return FailedPrecondition(
         "precision bf16: this processor has no instruction for it (AVX512-BF16); use auto or fp32");
   }
+  if (precision == "fp8" && device.is_cuda()) {
+    return Status::Ok();
+  }
   if (precision != "auto" && precision != "fp32" && precision != "bf16") {
     return Unimplemented(StrCat("precision ",
                                 precision,
-                                device.is_cuda() ? ": this build computes in fp32 or bf16 on CUDA"
+                                device.is_cuda() ? ": a GPU computes in fp32, bf16 or fp8"
                                                  : ": the CPU computes in fp32 or bf16"));
   }
   return Status::Ok();
@@ -57,6 +60,9 @@ Status CheckPrecision(std::string_view precision, const TrainDevice& device) {
 std::string ResolvePrecision(std::string_view precision,
                              bool bf16_weights,
                              const TrainDevice& device) {
+  if (precision == "fp8") {
+    return "fp8";
+  }
   const bool has_bf16 = device.is_cuda() || CpuBf16Kernels() != nullptr;
   const bool bf16 = precision == "bf16" || (precision == "auto" && bf16_weights && has_bf16);
   return bf16 ? "bf16" : "fp32";
@@ -65,7 +71,7 @@ std::string ResolvePrecision(std::string_view precision,
 const KernelTable& KernelsFor(std::string_view precision,
                               const TrainDevice& device,
                               int64_t head_dim) {
-  const bool bf16 = precision == "bf16";
+  const bool bf16 = precision != "fp32";
   if (device.is_cuda()) {
     return ValueOrThrow(LoadCuda())->kernels(bf16, head_dim);
   }

@@ -26,7 +26,8 @@ Result<TrainDevice> OpenTrainDevice(std::string_view wish,
                                     bool deterministic = false);
 
 // FAILED_PRECONDITION or UNIMPLEMENTED where the device does not compute in `precision` (auto |
-// fp32 | bf16).
+// fp32 | bf16 | fp8: the frozen base in e4m3, all else as bf16, on CUDA only; CanQuantise says
+// more).
 Status CheckPrecision(std::string_view precision, const TrainDevice& device = {});
 
 // auto: bf16 where the weights are bf16 and the device multiplies it, otherwise fp32. REQUIRES

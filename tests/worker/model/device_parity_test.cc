@@ -268,6 +268,28 @@ void Route(const KernelTable& k, Args& args) {
   args.Result(d_logits);
 }
 
+// Only in bf16, and only where the device has such products.
+void MultiplyQuantised(const KernelTable& k, Args& args) {
+  if (k.gemm_quantised == nullptr) {
+    return;
+  }
+  constexpr int64_t kOut = 384;
+  constexpr int64_t kIn = 256;
+  constexpr int64_t kQuantRows = 48;
+  const View w = args.Matrix(kOut, kIn);
+  auto* const bytes = args.List(std::vector<uint8_t>(kOut * kIn));
+  const View scales = args.Floats(kOut / kQuantBlockSize, ScaleStride(kIn));
+  const QuantisedMat q{TypedView(bytes, kOut, kIn, ElementType::kF8),
+                       scales.Cols(0, kIn / kQuantBlockSize)};
+  const View y = args.Matrix(kQuantRows, kOut);
+  const View dx = args.Matrix(kQuantRows, kIn);
+  k.quantise(q, w);
+  k.gemm_quantised(y, args.Matrix(kQuantRows, kIn), q, true, 0);
+  k.gemm_quantised(dx, args.Matrix(kQuantRows, kOut), q, false, 1);
+  args.Result(y);
+  args.Result(dx);
+}
+
 const std::vector<Case>& Cases() {
   static const std::vector<Case> cases = {
       {"RmsNorm",
@@ -322,7 +344,8 @@ const std::vector<Case>& Cases() {
       {"Dropout", Drop},
       {"Gemm", Multiply},
       {"Rows", Move},
-      {"Routing", Route}};
+      {"Routing", Route},
+      {"QuantisedGemm", MultiplyQuantised}};
   return cases;
 }
 
@@ -332,6 +355,9 @@ TEST_P(DeviceParity, WithTheSameKernelRunByTheCpu) {
   const auto& [test, bf16] = GetParam();
   const KernelTable& device = testing::DeviceKernels(bf16);
   const KernelTable& reference = testing::EmulatedKernels(bf16);
+  if (bf16 && test.name == std::string("QuantisedGemm") && device.gemm_quantised == nullptr) {
+    GTEST_SKIP() << "kernels " << device.name << " have no fp8 products";
+  }
   Args actual_args(device);
   Args expected_args(reference);
   test.run(device, actual_args);

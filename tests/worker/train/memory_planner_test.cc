@@ -10,6 +10,8 @@
 
 #include "common/base/json.h"
 #include "common/base/strings.h"
+#include "tests/support/emulated_device.h"
+#include "tests/support/mistral_7b.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_model.h"
 
@@ -182,6 +184,37 @@ TEST(MemoryPlanner, SaysThatNoLengthFits) {
   const Status status = ChooseMemory(Job(), RecomputePolicy::kNothing, int64_t{32} << 20).status();
   EXPECT_EQ(status.code(), Code::kResourceExhausted);
   EXPECT_NE(status.message().find("no seq_len would fit"), std::string::npos) << status.message();
+}
+
+// A GPU's memory: nothing is computed twice as long as a shorter chunk fits.
+TEST(MemoryPlanner, ShortensChunksOnADeviceBeforeItRecomputes) {
+  const KernelTable& kernels = testing::EmulatedKernels(true);
+  MemoryJob job{.params = testing::Mistral7B(),
+                .rank = 16,
+                .target_modules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"},
+                .microbatch_rows = 32'768,
+                .longest_document = 2'048,
+                .device = &kernels};
+  const auto choose = [&](int64_t gibibytes) {
+    return ChooseMemory(job, RecomputePolicy::kNothing, gibibytes << 30).value();
+  };
+  const MemoryChoice wide = choose(139);  // H200
+  EXPECT_EQ(wide.policy, RecomputePlan(RecomputePolicy::kNothing));
+  EXPECT_EQ(wide.sizes, GpuSizes(16'384));
+  EXPECT_EQ(choose(79).sizes, GpuSizes(16'384));  // H100
+  const MemoryChoice narrow = choose(39);         // A100 of 40 GB
+  EXPECT_EQ(narrow.policy, RecomputePlan(RecomputePolicy::kNothing));
+  EXPECT_LT(narrow.sizes.chunk_rows, 16'384);
+  EXPECT_FALSE(narrow.offload);
+  const MemoryChoice least = choose(19);
+  EXPECT_NE(least.policy, RecomputePlan(RecomputePolicy::kNothing));
+  EXPECT_EQ(ChooseMemory(job, RecomputePolicy::kNothing, int64_t{10} << 30).status().reason(),
+            kReasonNotEnoughMemory);
+  // A base in fp8 leaves half of its bytes to activations.
+  job.quantise = true;
+  const MemoryForecast fp8 =
+      ForecastMemory(job, RecomputePolicy::kNothing, false, GpuSizes(16'384));
+  EXPECT_LT(fp8.weights.copied, wide.forecast.weights.copied * 6 / 10);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // Jobs of several ranks: the same result on any number of them, one decision for all, and an end
 // for all when one is lost.
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <chrono>
@@ -16,6 +17,7 @@
 #include "common/base/strings.h"
 #include "common/checkpoint/checkpoint_dir.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/tiny_model.h"
 #include "tests/worker/train/train_run.h"
 
 namespace mft {
@@ -402,6 +404,60 @@ TEST(Ranks, ADamagedNewestCheckpointIsSkippedByAllOfThem) {
     losses.push_back(loss);
   }
   EXPECT_EQ(losses, Losses(undisturbed));
+}
+
+struct Placed {
+  const char* said;       // in the log; "": resident
+  int64_t allowed_bytes;  // of a rank; 0: all there is
+};
+
+// A base that no rank has the memory for, on two hosts, as it were: each rank has half of it, or
+// reads it again and again. Evaluation is one chunk, so that the ranks' passes are not as many.
+TEST(Ranks, ShardedAndOffloadedWeightsGiveTheBitsOfResidentOnes) {
+  TempDir dir;
+  const ModelParams params{.dim = 384,
+                           .n_layers = 32,
+                           .head_dim = 48,
+                           .hidden_dim = 1536,
+                           .n_heads = 8,
+                           .n_kv_heads = 4,
+                           .vocab_size = 512};
+  testing::WriteTinyModel(dir.File("model"), params);
+  std::vector<std::vector<double>> seen;
+  for (const Placed placed : {Placed{"", 0},
+                              Placed{"the weights are sharded", int64_t{370} << 20},
+                              Placed{"the weights are offloaded", int64_t{260} << 20}}) {
+    SCOPED_TRACE(placed.said);
+    TrainRun run(StrCat(dir.path(), "/", seen.size()), "dense");
+    run.ranks = 2;
+    run.environment["LOCAL_WORLD_SIZE"] = "1";
+    run.spec.model_id_or_path = dir.File("model");
+    run.spec.mftd.init_adapter.clear();
+    run.spec.max_steps = 3;
+    run.spec.no_eval = false;
+    run.spec.eval_freq = 2;
+    rlimit before{};
+    ASSERT_EQ(getrlimit(RLIMIT_DATA, &before), 0);
+    const auto bytes = static_cast<rlim_t>(placed.allowed_bytes);
+    const rlimit limit{.rlim_cur = bytes > 0 ? bytes : before.rlim_cur,
+                       .rlim_max = before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_DATA, &limit), 0);
+    run.Start();
+    ASSERT_EQ(setrlimit(RLIMIT_DATA, &before), 0);
+    for (const Ended& ended : run.WaitAll()) {
+      ASSERT_EQ(ended.exit_code, 0) << ended.log;
+      EXPECT_EQ(ended.log.find("the weights are") != std::string::npos, *placed.said != '\0');
+      EXPECT_THAT(ended.log, HasSubstr(placed.said));
+    }
+    seen.push_back(Losses(run));
+    for (const StepRecord& step : run.Records<StepRecord>()) {
+      seen.back().push_back(step.grad_norm);
+    }
+    seen.back().push_back(run.Records<EvalRecord>().back().eval_loss);
+  }
+  EXPECT_EQ(seen[0].size(), 7U);
+  EXPECT_EQ(seen[1], seen[0]);
+  EXPECT_EQ(seen[2], seen[0]);
 }
 
 std::function<bool(const Record&)> PhaseIs(std::string_view phase) {

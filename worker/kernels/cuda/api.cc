@@ -6,6 +6,7 @@
 #include "worker/comm/nccl.h"
 #include "worker/kernels/cuda/flash_attention.h"
 #include "worker/kernels/cuda/gemm.h"
+#include "worker/kernels/cuda/gemm_quantised.h"
 #include "worker/kernels/cuda/runtime.h"
 #include "worker/kernels/cuda/tables.h"
 #include "worker/kernels/cuda_api.h"
@@ -31,6 +32,7 @@ std::vector<CudaDeviceInfo> Devices() {
 
 void Open(int ordinal, bool deterministic) {
   cuda::OpenDevice(ordinal);
+  cuda::LoadTorch();
   cuda::SetDeterministic(deterministic);
 }
 
@@ -38,6 +40,9 @@ KernelTable MakeKernels(bool bf16, bool flash) {
   KernelTable table = bf16 ? cuda::BlockTableBF16() : cuda::BlockTableF32();
   table.gemm = cuda::Gemm;
   table.name = flash ? "cuda-bf16-flash" : bf16 ? "cuda-bf16" : "cuda-fp32";
+  if (bf16 && cuda::HasQuantisedGemm()) {
+    table.gemm_quantised = cuda::GemmQuantised;
+  }
   if (flash) {
     cuda::OpenTorch();
     table.attention = cuda::FlashAttention;

@@ -60,6 +60,12 @@ at::Tensor Lse(View lse) {
   return OnDevice(lse.data, {lse.cols, lse.rows}, {lse.rows, 1}, at::kFloat);
 }
 
+// The loader's words; "": it is loaded.
+std::string& WhyNotLoaded() {
+  static std::string why;
+  return why;
+}
+
 int64_t Longest(std::span<const int32_t> offsets) {
   int32_t longest = 0;
   for (size_t i = 0; i + 1 < offsets.size(); ++i) {
@@ -69,10 +75,16 @@ int64_t Longest(std::span<const int32_t> offsets) {
 }
 }  // namespace
 
-void OpenTorch() {
+void LoadTorch() {
   // Its kernels register themselves with the dispatcher when it is loaded.
   if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
-    throw std::runtime_error(std::string("LibTorch's CUDA library does not load: ") + dlerror());
+    WhyNotLoaded() = dlerror();
+  }
+}
+
+void OpenTorch() {
+  if (!WhyNotLoaded().empty()) {
+    throw std::runtime_error("LibTorch's CUDA library does not load: " + WhyNotLoaded());
   }
   at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   c10::cuda::setCurrentCUDAStream(

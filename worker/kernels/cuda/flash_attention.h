@@ -5,8 +5,11 @@
 
 namespace mft::cuda {
 
-// Loads LibTorch's CUDA library and lets its operators run on the compute stream. Throws
-// std::runtime_error that names what the loader misses.
+// Loads LibTorch's CUDA library, where it is: before LibTorch is asked whether it has one, since it
+// remembers the answer.
+void LoadTorch();
+// Lets its operators run on the compute stream. Throws std::runtime_error that names what the
+// loader misses. REQUIRES LoadTorch.
 void OpenTorch();
 
 // Of attention's backward pass. Before OpenTorch or after.

@@ -13,6 +13,7 @@
 #include <string>
 #include <tuple>
 
+#include "worker/kernels/cuda/blas.h"
 #include "worker/kernels/cuda/runtime.h"
 
 namespace mft::cuda {
@@ -30,7 +31,15 @@ void CheckBlas(cublasStatus_t status, const std::string& call) {
 }
 
 cudaDataType_t DataType(ElementType type) {
-  return type == ElementType::kBF16 ? CUDA_R_16BF : CUDA_R_32F;
+  switch (type) {
+    case ElementType::kBF16:
+      return CUDA_R_16BF;
+    case ElementType::kF8:
+      return CUDA_R_8F_E4M3;
+    case ElementType::kF32:
+      return CUDA_R_32F;
+  }
+  throw std::invalid_argument("an element type that cuBLASLt is not told of");
 }
 
 uint32_t AlignmentOf(const void* data) {
@@ -69,18 +78,27 @@ struct Shape {
 std::string Describe(const Shape& s) {
   return "a product of " + std::to_string(s.m) + " x " + std::to_string(s.k) + " and " +
          std::to_string(s.k) + " x " + std::to_string(s.n) +
-         (s.in == ElementType::kBF16 ? " bf16" : " fp32") + " elements";
+         (s.in == ElementType::kBF16 ? " bf16"
+          : s.in == ElementType::kF8 ? " fp8"
+                                     : " fp32") +
+         " elements";
 }
 
 class Plan {
  public:
-  Plan(cublasLtHandle_t handle, const Shape& s) {
+  Plan(cublasLtHandle_t handle, const Shape& s, OperandScales scales)
+      : is_scaled_(scales.of_a != nullptr) {
     CheckBlas(cublasLtMatmulDescCreate(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F),
               "cublasLtMatmulDescCreate");
     const cublasOperation_t left = s.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasOperation_t right = s.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     Set(CUBLASLT_MATMUL_DESC_TRANSA, left);
     Set(CUBLASLT_MATMUL_DESC_TRANSB, right);
+    if (is_scaled_) {
+      Set<int32_t>(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F);
+      Set<int32_t>(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F);
+      SetScales(scales);
+    }
     const auto matrix = [](cublasLtMatrixLayout_t* layout,
                            ElementType type,
                            int64_t cols,
@@ -133,6 +151,13 @@ class Plan {
               "cublasLtMatmul");
   }
 
+  void SetScales(OperandScales scales) {
+    if (is_scaled_) {
+      Set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, scales.of_b);
+      Set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, scales.of_a);
+    }
+  }
+
  private:
   template <typename T>
   void Set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
@@ -166,6 +191,7 @@ class Plan {
     algorithm_ = result.algo;
   }
 
+  const bool is_scaled_;
   cublasLtMatmulDesc_t operation_ = nullptr;
   cublasLtMatrixLayout_t a_ = nullptr;
   cublasLtMatrixLayout_t b_ = nullptr;
@@ -207,7 +233,7 @@ Shape ShapeOf(View y, View a, View b, const KernelTable::Gemm& options) {
 }
 }  // namespace
 
-void Gemm(View y, View a, View b, KernelTable::Gemm options) {
+void BlasGemm(View y, View a, View b, const KernelTable::Gemm& options, OperandScales scales) {
   if (y.rows == 0 || y.cols == 0) {
     return;
   }
@@ -221,9 +247,14 @@ void Gemm(View y, View a, View b, KernelTable::Gemm options) {
     if (blas.plans.size() == kMaxPlans) {
       blas.plans.clear();
     }
-    plan = blas.plans.try_emplace(shape, blas.handle, shape).first;
+    plan = blas.plans.try_emplace(shape, blas.handle, shape, scales).first;
   }
+  plan->second.SetScales(scales);
   plan->second.Run(blas.handle, y, a, b, options.alpha, options.beta, blas.workspace);
+}
+
+void Gemm(View y, View a, View b, KernelTable::Gemm options) {
+  BlasGemm(y, a, b, options, {});
 }
 
 }  // namespace mft::cuda

@@ -70,8 +70,8 @@ QuantisedMat InScratch(Scratch& scratch, int64_t rows, int64_t cols) {
 void CheckShapes(View x, const QuantisedMat& w) {
   if (x.rows % kRowMultiple != 0 || w.data.rows % kQuantBlockSize != 0 ||
       w.data.cols % kQuantBlockSize != 0) {
-    throw std::invalid_argument("fp8 product of " + std::to_string(x.rows) + " rows and a weight of " +
-                                std::to_string(w.data.rows) + " x " +
+    throw std::invalid_argument("fp8 product of " + std::to_string(x.rows) +
+                                " rows and a weight of " + std::to_string(w.data.rows) + " x " +
                                 std::to_string(w.data.cols));
   }
 }
@@ -99,9 +99,8 @@ void GemmQuantised(View y, View x, const QuantisedMat& w, bool transpose_w, floa
   }
   std::byte* const at = ScratchOf(false).Of(InputBytes(x.rows, x.cols));
   const View quantised = TypedView(at, x.rows, x.cols, ElementType::kF8);
-  const View scales = MatrixView(reinterpret_cast<float*>(at + Aligned(x.rows * x.cols)),
-                                 x.cols / kQuantBlockSize,
-                                 x.rows);
+  const View scales = MatrixView(
+      reinterpret_cast<float*>(at + Aligned(x.rows * x.cols)), x.cols / kQuantBlockSize, x.rows);
   QuantiseRows(quantised, scales, x);
   BlasGemm(y,
            quantised,

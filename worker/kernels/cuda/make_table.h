@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "worker/kernels/cuda/block_table.h"
+#include "worker/kernels/cuda/quantise_table.h"
 
 namespace mft::cuda {
 
@@ -115,6 +116,7 @@ KernelTable MakeTable(const DeviceMemory& memory) {
   table.sum_of_squares = Flat::SumOfSquares;
   table.convert = Any::Convert;
   table.fill_random = Any::Random;
+  table.quantise = Quantisation<Device, T>::Weight;
   return table;
 }
 

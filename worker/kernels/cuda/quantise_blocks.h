@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // To e4m3 in blocks with a scale each: a value is its element times the block's scale, which is the
-// block's largest magnitude / 448. Weights have blocks of 128 x 128, the same bytes for both passes;
-// what they are multiplied by has blocks of 128 elements of a row. cuBLASLt's order of scales: of a
-// weight, rows of blocks, each padded to a multiple of 4; of a factor, block by block all rows.
+// block's largest magnitude / 448. Weights have blocks of 128 x 128, the same bytes for both
+// passes; what they are multiplied by has blocks of 128 elements of a row. cuBLASLt's order of
+// scales: of a weight, rows of blocks, each padded to a multiple of 4; of a factor, block by block
+// all rows.
 #pragma once
 
 #include "worker/kernels/cuda/block_load.h"
@@ -37,8 +38,8 @@ struct QuantiseWeightBlock {
       return static_cast<float>(
           w(block_row * kQuantBlock + i / kQuantBlock)[block_col * kQuantBlock + i % kQuantBlock]);
     };
-    const float scale = ScaleOf(block.Max(kQuantBlock * kQuantBlock,
-                                          [&](int64_t i) { return Magnitude(value(i)); }));
+    const float scale = ScaleOf(
+        block.Max(kQuantBlock * kQuantBlock, [&](int64_t i) { return Magnitude(value(i)); }));
     const float inverse = scale > 0 ? 1.0F / scale : 0.0F;
     block.ForEach(kQuantBlock * kQuantBlock, [&](int64_t i) {
       q(block_row * kQuantBlock + i / kQuantBlock)[block_col * kQuantBlock + i % kQuantBlock] =
@@ -62,8 +63,8 @@ struct QuantiseRowBlock {
     const int64_t block_col = index % blocks_of_row;
     const T* const in = x(row) + block_col * kQuantBlock;
     F8E4M3* const out = q(row) + block_col * kQuantBlock;
-    const float scale = ScaleOf(block.Max(
-        kQuantBlock, [&](int64_t i) { return Magnitude(static_cast<float>(in[i])); }));
+    const float scale = ScaleOf(
+        block.Max(kQuantBlock, [&](int64_t i) { return Magnitude(static_cast<float>(in[i])); }));
     const float inverse = scale > 0 ? 1.0F / scale : 0.0F;
     block.ForEach(kQuantBlock,
                   [&](int64_t i) { out[i] = F8E4M3(static_cast<float>(in[i]) * inverse); });
