@@ -23,7 +23,7 @@
 #include "worker/train/memory_planner.h"
 #include "worker/train/optimizer.h"
 #include "worker/train/reporter.h"
-#include "worker/train/session.h"
+#include "worker/train/session_restore.h"
 
 namespace mft {
 

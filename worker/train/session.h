@@ -77,8 +77,4 @@ std::unique_ptr<Session> OpenSession(TrainContext context,
                                      Reporter& reporter,
                                      const Clock& clock);
 
-// First values of a fresh adapter: A drawn from `seed`, rounded to bf16 where that is the compute
-// type; B is 0 already.
-void InitAdapter(int64_t seed, bool bf16, LoraStore& lora);
-
 }  // namespace mft
