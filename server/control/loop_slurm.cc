@@ -145,10 +145,12 @@ void ControlLoop::Impl::NoteSlurmJob(const RunningAttempt& attempt, Changes& cha
     return;
   }
   const bool waiting = attempt.slurm->waiting();
+  const bool known = !slurm.reason.empty() && slurm.reason != "None";  // not before Slurm looked
   const std::string_view reason = waiting ? reason::kWaitingForDevices : reason::kStartingWorkers;
   const std::string message =
-      waiting ? StrCat("waits in Slurm as job ", slurm.id, " (", slurm.reason, ")")
-              : StrCat("Slurm job ", slurm.id, " runs on ", slurm.node);
+      waiting
+          ? StrCat("waits in Slurm as job ", slurm.id, known ? StrCat(" (", slurm.reason, ")") : "")
+          : StrCat("Slurm job ", slurm.id, " runs on ", slurm.node);
   if (job.message == message) {
     return;
   }
