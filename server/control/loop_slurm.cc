@@ -6,6 +6,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include "common/base/processes.h"
 #include "common/base/strings.h"
 #include "server/control/control_loop_impl.h"
 #include "server/exec/attempt_dir.h"
@@ -179,7 +180,12 @@ void ControlLoop::Impl::CheckSlurm(RunningAttempt& attempt) {
 void ControlLoop::Impl::StopInSlurm(RunningAttempt& attempt, StopAction action) {
   const SlurmJob& job = attempt.slurm->job();
   if (state_.jobs.at(attempt.job_id).intent == Intent::kNone || attempt.signalling ||
-      job.id.empty() || LifeOf(job.state) == SlurmLife::kOver) {
+      job.id.empty()) {
+    return;
+  }
+  if (LifeOf(job.state) == SlurmLife::kOver) {
+    // Slurm signals it no more. On this node we can; on another one only its lock will tell.
+    KillAttemptProcesses(attempt.id);
     return;
   }
   const SlurmSignal signal = attempt.slurm->waiting()      ? SlurmSignal::kDequeue
