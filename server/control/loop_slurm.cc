@@ -6,6 +6,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include "common/base/processes.h"
 #include "common/base/strings.h"
 #include "server/control/control_loop_impl.h"
 #include "server/exec/attempt_dir.h"
@@ -145,10 +146,12 @@ void ControlLoop::Impl::NoteSlurmJob(const RunningAttempt& attempt, Changes& cha
     return;
   }
   const bool waiting = attempt.slurm->waiting();
+  const bool known = !slurm.reason.empty() && slurm.reason != "None";  // not before Slurm looked
   const std::string_view reason = waiting ? reason::kWaitingForDevices : reason::kStartingWorkers;
   const std::string message =
-      waiting ? StrCat("waits in Slurm as job ", slurm.id, " (", slurm.reason, ")")
-              : StrCat("Slurm job ", slurm.id, " runs on ", slurm.node);
+      waiting
+          ? StrCat("waits in Slurm as job ", slurm.id, known ? StrCat(" (", slurm.reason, ")") : "")
+          : StrCat("Slurm job ", slurm.id, " runs on ", slurm.node);
   if (job.message == message) {
     return;
   }
@@ -177,7 +180,12 @@ void ControlLoop::Impl::CheckSlurm(RunningAttempt& attempt) {
 void ControlLoop::Impl::StopInSlurm(RunningAttempt& attempt, StopAction action) {
   const SlurmJob& job = attempt.slurm->job();
   if (state_.jobs.at(attempt.job_id).intent == Intent::kNone || attempt.signalling ||
-      job.id.empty() || LifeOf(job.state) == SlurmLife::kOver) {
+      job.id.empty()) {
+    return;
+  }
+  if (LifeOf(job.state) == SlurmLife::kOver) {
+    // Slurm signals it no more. On this node we can; on another one only its lock will tell.
+    KillAttemptProcesses(attempt.id);
     return;
   }
   const SlurmSignal signal = attempt.slurm->waiting()      ? SlurmSignal::kDequeue

@@ -139,6 +139,7 @@ void ControlLoop::Impl::PublishSnapshot() {
                      std::tie(b->job.created_micros, b->job.id);
             });
   next->devices = MakeDevices();
+  next->training_node = Capacity();
   next->stats = stats_;
   next->stats.running_attempts = static_cast<int>(state_.attempts.size());
   snapshots_.Set(std::move(next));

@@ -52,6 +52,9 @@ AttemptEnd SlurmWatch::EndWithoutResult(bool began, const std::string& log) cons
   } else if (job_.state == "PREEMPTED" || job_.state == "REVOKED") {
     end.kind = AttemptEnd::Kind::kInterrupted;
     end.detail = ended;
+  } else if (missing_since_ != 0 && !job_.id.empty() && !began) {
+    end.kind = AttemptEnd::Kind::kInterrupted;  // a controller that was killed forgets the newest
+    end.detail = StrCat("Slurm lost its job ", job_.id, " before it began");
   } else if (job_.id.empty() && !began) {
     end.kind = submit_error_.empty() || was_away_ ? AttemptEnd::Kind::kInterrupted
                                                   : AttemptEnd::Kind::kStartFailed;

@@ -12,6 +12,7 @@
 
 #include "mft/v1/job.pb.h"
 #include "server/jobs/job.h"
+#include "server/jobs/scheduler.h"
 
 namespace mft::server {
 
@@ -72,6 +73,7 @@ struct Snapshot {
   std::map<std::string, JobViewPtr> jobs;
   std::vector<JobViewPtr> newest_first;  // by (created, id), descending
   std::vector<DeviceView> devices;
+  NodeCapacity training_node;  // what a training can have: of this node, or of one of Slurm's
   LoopStats stats;
 
   JobViewPtr Find(const std::string& job_id) const {

@@ -67,7 +67,7 @@ Result<Needs> NeedsOf(const JobSpec& spec, const NodeCapacity& node) {
                   "NOT_ENOUGH_DEVICES",
                   StrCat("mftd.device is cuda and mftd.ranks is ",
                          needs.ranks,
-                         ", but this node has ",
+                         ", but the node has ",
                          node.gpus,
                          node.gpus == 1 ? " GPU" : " GPUs"));
   }

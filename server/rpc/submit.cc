@@ -48,15 +48,9 @@ struct NodeDevice {
 };
 
 NodeDevice ResolveDevice(const Snapshot& snapshot, const JobSpec& spec) {
-  const bool has_gpu = std::any_of(snapshot.devices.begin(),
-                                   snapshot.devices.end(),
-                                   [](const DeviceView& d) { return d.kind == "gpu"; });
-  NodeDevice node{.device =
-                      spec.mftd.device == "auto" ? (has_gpu ? "cuda" : "cpu") : spec.mftd.device};
-  for (const DeviceView& device : snapshot.devices) {
-    node.cores = std::max(node.cores, device.cores);
-  }
-  return node;
+  const bool has_gpu = snapshot.training_node.gpus > 0;
+  return {.device = spec.mftd.device == "auto" ? (has_gpu ? "cuda" : "cpu") : spec.mftd.device,
+          .cores = std::max(1, snapshot.training_node.cores)};
 }
 
 // An estimate is a service, not a condition: where it cannot be made, its notes say why.

@@ -33,7 +33,7 @@ MpiDefault=none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SchedulerType=sched/builtin
-SchedulerParameters=batch_sched_delay=0,sched_min_interval=0
+SchedulerParameters=batch_sched_delay=0
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
@@ -98,8 +98,8 @@ class Cluster:
         self._spawn("slurmctld", self.root / "usr/sbin/slurmctld-wlm", "-D", "-f", self.conf)
 
     def stop_controller(self):
-        """As if its machine went down."""
-        self._end("slurmctld", signal.SIGKILL)
+        """As for an upgrade. (Killed, it forgets what it has not saved yet, starts jobs again and drains the node.)"""
+        self._end("slurmctld", signal.SIGTERM)
 
     def stop(self):
         """The daemons, then whatever still runs of a job: all of it has this cluster's configuration in its environment."""

@@ -105,6 +105,9 @@ TEST(SlurmWatch, TellsWhyThereIsNoResult) {
             "Slurm job 7 ended as OUT_OF_MEMORY; see /log");
   watch.Listed(std::nullopt, 2);
   EXPECT_THAT(watch.EndWithoutResult(true, "/log").detail, HasSubstr("does not know its job 7"));
+  EXPECT_EQ(watch.EndWithoutResult(true, "/log").kind, AttemptEnd::Kind::kLost);
+  EXPECT_EQ(watch.EndWithoutResult(false, "/log").kind, AttemptEnd::Kind::kInterrupted)
+      << "a controller that was killed forgets the newest jobs";
 }
 
 TEST(SlurmWatch, ARefusedSubmitIsAFailedStartAndAnUnreachableSlurmIsNot) {

@@ -126,7 +126,7 @@ TEST(NeedsOf, CudaWithoutEnoughGpusIsRefusedWithBothNumbers) {
   const Status status = NeedsOf(spec, {.cores = 8, .gpus = 1}).status();
   EXPECT_EQ(status.code(), Code::kResourceExhausted);
   EXPECT_EQ(status.reason(), "NOT_ENOUGH_DEVICES");
-  EXPECT_EQ(status.message(), "mftd.device is cuda and mftd.ranks is 2, but this node has 1 GPU");
+  EXPECT_EQ(status.message(), "mftd.device is cuda and mftd.ranks is 2, but the node has 1 GPU");
 }
 
 TEST(Schedule, AnOuterQueueTakesTrainingsWhateverTheNodeHas) {
