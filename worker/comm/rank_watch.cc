@@ -23,7 +23,8 @@ constexpr const char* kFirstPlace = "starting";
 
 using SteadyClock = std::chrono::steady_clock;
 
-// How long a broken exchange waits for the watch to say whose end it was.
+// How long a broken exchange waits for the watch to say whose end it was, beyond the silence that
+// another rank may have noticed, and broken it for, before this one does.
 constexpr std::chrono::milliseconds kCulpritPatience(2'000);
 // A turn of the watch that came so much too late says nothing about the others: this process did
 // not run.
@@ -109,7 +110,8 @@ void RankWatch::Notice() {
 
 Status RankWatch::WhyLost(const Status& otherwise) {
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, kCulpritPatience, [this] { return !why_.ok() || !left_.ok(); });
+  changed_.wait_for(
+      lock, options_.silence + kCulpritPatience, [this] { return !why_.ok() || !left_.ok(); });
   if (!why_.ok()) {
     return why_;
   }

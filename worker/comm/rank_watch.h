@@ -43,8 +43,8 @@ class RankWatch {
   void SetPlace(int64_t step, std::string_view phase);
 
   bool lost() const { return lost_.load(); }
-  // Of the rank that was lost, or of one that has said good-bye while this one still calls it; after
-  // a while without one, that `otherwise` happened.
+  // Of the rank that was lost, or of one that has said good-bye while this one still calls it;
+  // after a while without one, that `otherwise` happened.
   Status WhyLost(const Status& otherwise);
   // By the one who knows, and ends: the process is not ended any more by the watch.
   void Notice();

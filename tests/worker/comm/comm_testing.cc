@@ -4,10 +4,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <ostream>
 #include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
+
+namespace mft {
+
+void PrintTo(RankTransport transport, std::ostream* out) {
+  *out << RankTransportName(transport);
+}
+
+}  // namespace mft
 
 namespace mft::testing {
 
@@ -42,15 +51,17 @@ void OnRanks(RankTransport transport, int64_t world_size, const RankWork& work) 
   }
 }
 
-pid_t StartRankProcess(const RankOptions& options, const RankWork& work) {
+namespace {
+int RunRank(const RankOptions& options, const std::function<int(Communicator&)>& work) {
+  const auto comm = MakeCommunicator(options);
+  return comm.ok() ? work(**comm) : kDidNotMeet;
+}
+}  // namespace
+
+pid_t StartRankProcess(const RankOptions& options, const std::function<int(Communicator&)>& work) {
   const pid_t pid = fork();
   if (pid == 0) {
-    const auto comm = MakeCommunicator(options);
-    if (!comm.ok()) {
-      _exit(kDidNotMeet);
-    }
-    work(**comm);
-    _exit(0);
+    _exit(RunRank(options, work));
   }
   return pid;
 }

@@ -6,10 +6,17 @@
 
 #include <cstdint>
 #include <functional>
+#include <iosfwd>
 #include <string>
 
 #include "tests/support/temp_dir.h"
 #include "worker/comm/communicator.h"
+
+namespace mft {
+
+void PrintTo(RankTransport transport, std::ostream* out);
+
+}  // namespace mft
 
 namespace mft::testing {
 
@@ -32,10 +39,10 @@ using RankWork = std::function<void(Communicator&)>;
 // `work` on every rank, each a thread.
 void OnRanks(RankTransport transport, int64_t world_size, const RankWork& work);
 
-// A rank as a process of its own: it meets the others, does `work` and ends with 0; with
-// kDidNotMeet if it cannot. Called before this process has other threads.
+// A rank as a process of its own: it meets the others, does `work` and ends with what that returns;
+// with kDidNotMeet if it cannot meet them. Called before this process has other threads.
 inline constexpr int kDidNotMeet = 99;
-pid_t StartRankProcess(const RankOptions& options, const RankWork& work);
+pid_t StartRankProcess(const RankOptions& options, const std::function<int(Communicator&)>& work);
 
 // Of a process that has ended; 1000 and the signal that ended it.
 int ExitCodeOf(pid_t pid);

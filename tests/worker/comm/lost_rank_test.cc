@@ -6,6 +6,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <ostream>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -32,9 +33,27 @@ struct LossCase {
   int64_t lost;
   int signal;
 };
+void PrintTo(const LossCase& loss, std::ostream* out) {
+  *out << loss.name;
+}
 
 // What every rank does, over and over, when one is lost.
 enum class Doing { kSumming, kGathering, kWaiting };
+
+std::string NameOf(Doing doing) {
+  switch (doing) {
+    case Doing::kSumming:
+      return "Summing";
+    case Doing::kGathering:
+      return "Gathering";
+    case Doing::kWaiting:
+      return "Waiting";
+  }
+  return "";
+}
+void PrintTo(Doing doing, std::ostream* out) {
+  *out << NameOf(doing);
+}
 
 class LostRanks : public ::testing::TestWithParam<std::tuple<RankTransport, LossCase, Doing>> {};
 
@@ -80,11 +99,11 @@ TEST_P(LostRanks, AreNamedByEveryOtherRankWithTheirPlace) {
         meeting.Options(rank, kRanks, transport), [=, doing = doing](Communicator& comm) {
           comm.SetPlace(41 + rank, "training");
           if (!comm.Barrier().ok()) {
-            _exit(98);
+            return 98;
           }
           const Status status = Do(comm, doing, lost);
           std::fprintf(stderr, "rank %d: %s\n", static_cast<int>(rank), status.message().c_str());
-          _exit(Names(status, lost) ? 0 : 97);
+          return Names(status, lost) ? 0 : 97;
         }));
   }
   std::this_thread::sleep_for(std::chrono::milliseconds(400));
@@ -99,18 +118,6 @@ TEST_P(LostRanks, AreNamedByEveryOtherRankWithTheirPlace) {
   kill(pids[static_cast<size_t>(lost)], SIGKILL);
   EXPECT_EQ(ExitCodeOf(pids[static_cast<size_t>(lost)]), 1000 + SIGKILL);
   EXPECT_EQ(NamesInSharedMemory(), 0);
-}
-
-std::string NameOf(Doing doing) {
-  switch (doing) {
-    case Doing::kSumming:
-      return "Summing";
-    case Doing::kGathering:
-      return "Gathering";
-    case Doing::kWaiting:
-      return "Waiting";
-  }
-  return "";
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -145,9 +152,9 @@ TEST_P(ComputingRanks, EndWhenAnotherIsLost) {
   const Meeting meeting;
   RankOptions options = meeting.Options(0, 2, GetParam());
   options.leave_ms = 100;
-  const pid_t computing = StartRankProcess(options, [](Communicator&) { Compute(); });
+  const pid_t computing = StartRankProcess(options, [](Communicator&) -> int { Compute(); });
   const pid_t lost =
-      StartRankProcess(meeting.Options(1, 2, GetParam()), [](Communicator&) { _exit(1); });
+      StartRankProcess(meeting.Options(1, 2, GetParam()), [](Communicator&) -> int { _exit(1); });
   EXPECT_EQ(ExitCodeOf(lost), 1);
   EXPECT_EQ(ExitCodeOf(computing), ExitCodeFor(Code::kUnavailable));
 }
@@ -157,7 +164,7 @@ TEST_P(ComputingRanks, EndThoughAThreadInTheBackgroundKnows) {
   const Meeting meeting;
   RankOptions options = meeting.Options(0, 2, GetParam());
   options.leave_ms = 200;
-  const pid_t computing = StartRankProcess(options, [](Communicator& comm) {
+  const pid_t computing = StartRankProcess(options, [](Communicator& comm) -> int {
     std::thread background([&comm] {
       if (comm.background().Barrier().reason() != kReasonRankLost) {
         _exit(97);
@@ -166,7 +173,7 @@ TEST_P(ComputingRanks, EndThoughAThreadInTheBackgroundKnows) {
     Compute();
   });
   const pid_t lost =
-      StartRankProcess(meeting.Options(1, 2, GetParam()), [](Communicator&) { _exit(1); });
+      StartRankProcess(meeting.Options(1, 2, GetParam()), [](Communicator&) -> int { _exit(1); });
   EXPECT_EQ(ExitCodeOf(lost), 1);
   EXPECT_EQ(ExitCodeOf(computing), ExitCodeFor(Code::kUnavailable));
 }
@@ -180,10 +187,10 @@ TEST_P(ComputingRanks, EndInTheirOwnWayOnceTheyKnow) {
     }
     const bool named = comm.background().failure().reason() == kReasonRankLost;
     std::this_thread::sleep_for(std::chrono::milliseconds(600));  // its last words take a while
-    _exit(named ? 42 : 97);
+    return named ? 42 : 97;
   });
   const pid_t lost =
-      StartRankProcess(meeting.Options(1, 2, GetParam()), [](Communicator&) { _exit(1); });
+      StartRankProcess(meeting.Options(1, 2, GetParam()), [](Communicator&) -> int { _exit(1); });
   EXPECT_EQ(ExitCodeOf(lost), 1);
   EXPECT_EQ(ExitCodeOf(telling), 42);
 }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The frozen weights split among ranks: threads of this process, and processes where one dies.
-#include <unistd.h>
-
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <ostream>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -164,6 +163,9 @@ struct LossCase {
   int64_t lost;
   int signal;
 };
+void PrintTo(const LossCase& loss, std::ostream* out) {
+  *out << loss.name;
+}
 class LostShards : public ::testing::TestWithParam<std::tuple<RankTransport, LossCase>> {};
 
 INSTANTIATE_TEST_SUITE_P(
@@ -203,7 +205,7 @@ TEST_P(LostShards, AreNamedByEveryOtherRank) {
     RankOptions options = meeting.Options(rank, 3, transport);
     options.leave_ms = 200;
     pids.push_back(testing::StartRankProcess(options, [&, lost = loss.lost](Communicator& comm) {
-      _exit(FailsNaming(lost, comm, model) ? 0 : 97);
+      return FailsNaming(lost, comm, model) ? 0 : 97;
     }));
   }
   std::this_thread::sleep_for(std::chrono::milliseconds(500));
