@@ -22,6 +22,7 @@
 #include "worker/infer/commands.h"
 #include "worker/kernels/cpu_runtime.h"
 #include "worker/kernels/cuda_library.h"
+#include "worker/kernels/device_error.h"
 #include "worker/kernels/kernels.h"
 #include "worker/model/status_error.h"
 #include "worker/train/bench.h"
@@ -51,6 +52,8 @@ Status Guard(const std::function<Status()>& work) {
     return work();
   } catch (const StatusError& error) {
     return error.status();
+  } catch (const DeviceOutOfMemory& error) {
+    return {Code::kResourceExhausted, "OUT_OF_MEMORY", error.what()};
   } catch (const std::bad_alloc&) {
     return {Code::kResourceExhausted, "OUT_OF_MEMORY", "no memory left"};
   } catch (const std::exception& error) {

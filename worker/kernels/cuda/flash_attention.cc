@@ -19,8 +19,10 @@
 #include <ATen/ops/from_blob.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/cuda/CUDAStream.h>
+#include <c10/util/Exception.h>
 
 #include "worker/kernels/cuda/runtime.h"
+#include "worker/kernels/device_error.h"
 
 namespace mft::cuda {
 
@@ -66,6 +68,17 @@ std::string& WhyNotLoaded() {
   return why;
 }
 
+// What LibTorch's allocator throws, as the worker knows it.
+template <typename Call>
+auto TellOutOfMemory(const Call& call) {
+  try {
+    return call();
+  } catch (const c10::OutOfMemoryError& error) {
+    throw DeviceOutOfMemory(std::string("no memory of the GPU is left for attention: ") +
+                            error.what_without_backtrace());
+  }
+}
+
 int64_t Longest(std::span<const int32_t> offsets) {
   int32_t longest = 0;
   for (size_t i = 0; i + 1 < offsets.size(); ++i) {
@@ -102,16 +115,18 @@ bool HasFlashAttention(int64_t head_dim) {
 void FlashAttention(View out, View lse, View q, View k, View v, const AttentionShape& shape) {
   const c10::InferenceMode no_graph;
   const int64_t e = shape.head_dim;
-  const auto result = at::_flash_attention_forward(Heads(q, e),
-                                                   Heads(k, e),
-                                                   Heads(v, e),
-                                                   Offsets(shape.device_cu_q, shape.cu_q.size()),
-                                                   Offsets(shape.device_cu_k, shape.cu_k.size()),
-                                                   Longest(shape.cu_q),
-                                                   Longest(shape.cu_k),
-                                                   /*dropout_p=*/0.0,
-                                                   /*is_causal=*/true,
-                                                   /*return_debug_mask=*/false);
+  const auto result = TellOutOfMemory([&] {
+    return at::_flash_attention_forward(Heads(q, e),
+                                        Heads(k, e),
+                                        Heads(v, e),
+                                        Offsets(shape.device_cu_q, shape.cu_q.size()),
+                                        Offsets(shape.device_cu_k, shape.cu_k.size()),
+                                        Longest(shape.cu_q),
+                                        Longest(shape.cu_k),
+                                        /*dropout_p=*/0.0,
+                                        /*is_causal=*/true,
+                                        /*return_debug_mask=*/false);
+  });
   const at::Tensor& log_sums = std::get<1>(result);
   if (log_sums.dim() != 2 || log_sums.size(0) != lse.cols || log_sums.size(1) != lse.rows) {
     throw std::runtime_error("LibTorch's FlashAttention does not return lse as [heads, rows]");
@@ -125,21 +140,22 @@ void FlashAttentionBackward(const KernelTable::AttentionGrad& g, const Attention
   const int64_t e = shape.head_dim;
   // Without dropout the state of the random numbers is not read.
   const at::Tensor no_random = at::empty({0}, at::TensorOptions(at::kUInt64).device(ThisDevice()));
-  const auto [dq, dk, dv] =
-      at::_flash_attention_backward(Heads(g.d_out, e),
-                                    Heads(g.q, e),
-                                    Heads(g.k, e),
-                                    Heads(g.v, e),
-                                    Heads(g.out, e),
-                                    Lse(g.lse),
-                                    Offsets(shape.device_cu_q, shape.cu_q.size()),
-                                    Offsets(shape.device_cu_k, shape.cu_k.size()),
-                                    Longest(shape.cu_q),
-                                    Longest(shape.cu_k),
-                                    /*dropout_p=*/0.0,
-                                    /*is_causal=*/true,
-                                    no_random,
-                                    no_random);
+  const auto [dq, dk, dv] = TellOutOfMemory([&] {
+    return at::_flash_attention_backward(Heads(g.d_out, e),
+                                         Heads(g.q, e),
+                                         Heads(g.k, e),
+                                         Heads(g.v, e),
+                                         Heads(g.out, e),
+                                         Lse(g.lse),
+                                         Offsets(shape.device_cu_q, shape.cu_q.size()),
+                                         Offsets(shape.device_cu_k, shape.cu_k.size()),
+                                         Longest(shape.cu_q),
+                                         Longest(shape.cu_k),
+                                         /*dropout_p=*/0.0,
+                                         /*is_causal=*/true,
+                                         no_random,
+                                         no_random);
+  });
   Heads(g.dq, e).copy_(dq);
   Heads(g.dk, e).copy_(dk);
   Heads(g.dv, e).copy_(dv);

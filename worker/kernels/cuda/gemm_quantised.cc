@@ -12,6 +12,7 @@
 #include "worker/kernels/cuda/blas.h"
 #include "worker/kernels/cuda/quantise.h"
 #include "worker/kernels/cuda/runtime.h"
+#include "worker/kernels/device_error.h"
 
 namespace mft::cuda {
 
@@ -31,8 +32,14 @@ class Scratch {
       Check(cudaFree(data_), "cudaFree of the quantised operands");
       data_ = nullptr;
       size_ = 0;
-      Check(cudaMalloc(reinterpret_cast<void**>(&data_), static_cast<size_t>(bytes)),
-            "cudaMalloc of " + std::to_string(bytes) + " bytes for quantised operands");
+      const std::string call =
+          "cudaMalloc of " + std::to_string(bytes) + " bytes for quantised operands";
+      const cudaError_t error =
+          cudaMalloc(reinterpret_cast<void**>(&data_), static_cast<size_t>(bytes));
+      if (error == cudaErrorMemoryAllocation) {
+        throw DeviceOutOfMemory("no memory of the GPU is left: " + call);
+      }
+      Check(error, call);
       size_ = bytes;
     }
     return data_;
