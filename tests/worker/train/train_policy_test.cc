@@ -453,8 +453,10 @@ INSTANTIATE_TEST_SUITE_P(
     Refused,
     ::testing::Values(
         BadStart{"Cuda", [](TrainRun& run) { run.device = "cuda"; }, 6, "mftd.device cuda"},
-        BadStart{
-            "Ranks", [](TrainRun& run) { run.environment["WORLD_SIZE"] = "2"; }, 1, "WORLD_SIZE 2"},
+        BadStart{"Ranks",
+                 [](TrainRun& run) { run.environment["WORLD_SIZE"] = "2"; },
+                 3,
+                 "WORLD_SIZE says that 2"},
         BadStart{"Precision",
                  [](TrainRun& run) { run.spec.mftd.precision = "fp8"; },
                  3,
