@@ -205,7 +205,7 @@ TEST(MemoryPlanner, ShortensChunksOnADeviceBeforeItRecomputes) {
   const MemoryChoice narrow = choose(39);         // A100 of 40 GB
   EXPECT_EQ(narrow.policy, RecomputePlan(RecomputePolicy::kNothing));
   EXPECT_LT(narrow.sizes.chunk_rows, 16'384);
-  EXPECT_FALSE(narrow.offload);
+  EXPECT_EQ(narrow.placement, WeightPlacement::kResident);
   const MemoryChoice least = choose(19);
   EXPECT_NE(least.policy, RecomputePlan(RecomputePolicy::kNothing));
   EXPECT_EQ(ChooseMemory(job, RecomputePolicy::kNothing, int64_t{10} << 30).status().reason(),
@@ -213,7 +213,7 @@ TEST(MemoryPlanner, ShortensChunksOnADeviceBeforeItRecomputes) {
   // A base in fp8 leaves half of its bytes to activations.
   job.quantise = true;
   const MemoryForecast fp8 =
-      ForecastMemory(job, RecomputePolicy::kNothing, false, GpuSizes(16'384));
+      ForecastMemory(job, RecomputePolicy::kNothing, WeightPlacement::kResident, GpuSizes(16'384));
   EXPECT_LT(fp8.weights.copied, wide.forecast.weights.copied * 6 / 10);
 }
 
