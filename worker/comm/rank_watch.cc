@@ -121,13 +121,20 @@ Status RankWatch::WhyLost(const Status& otherwise) {
 
 void RankWatch::Run() {
   auto last_turn = SteadyClock::now();
+  auto next_beat = last_turn;
   while (!lost()) {
-    SendBeats();
+    // At its time, not whenever somebody else's came: those would answer each other without end.
+    if (SteadyClock::now() >= next_beat) {
+      SendBeats();
+      next_beat = SteadyClock::now() + options_.beat;
+    }
     std::vector<pollfd> fds = {{.fd = wake_.get(), .events = POLLIN, .revents = 0}};
     for (const Peer& peer : peers_) {
       fds.push_back({.fd = peer.left ? -1 : peer.fd, .events = POLLIN, .revents = 0});
     }
-    if (poll(fds.data(), fds.size(), static_cast<int>(options_.beat.count())) < 0 &&
+    const auto patience =
+        std::chrono::ceil<std::chrono::milliseconds>(next_beat - SteadyClock::now());
+    if (poll(fds.data(), fds.size(), std::max(0, static_cast<int>(patience.count()))) < 0 &&
         errno != EINTR) {
       LogError(ErrnoStatus(errno, "watching the other ranks").message());
     }

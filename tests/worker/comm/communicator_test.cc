@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <random>
 #include <string>
 #include <thread>
@@ -242,6 +243,18 @@ TEST(PartOf, CoversEveryByteOnceInPartsOfTheSameSize) {
       EXPECT_EQ(end, size);
     }
   }
+}
+
+// Signs of life that answer each other at once take a core from the work.
+TEST(SignsOfLife, CostNextToNothing) {
+  OnRanks(RankTransport::kAuto, 4, [](Communicator& comm) {
+    ASSERT_TRUE(comm.Barrier().ok());
+    const std::clock_t begin = std::clock();  // of all ranks: they are threads of this process
+    std::this_thread::sleep_for(std::chrono::milliseconds(400));
+    const double used = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+    EXPECT_LT(used, 0.1);
+    ASSERT_TRUE(comm.Barrier().ok());
+  });
 }
 
 }  // namespace
