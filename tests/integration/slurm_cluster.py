@@ -71,7 +71,7 @@ class Cluster:
         self.processes = {}
         self.bin = self.dir / "bin"  # the commands, bound to this cluster
         self.bin.mkdir()
-        for name in ("sbatch", "scancel", "sinfo", "squeue"):
+        for name in ("sbatch", "scancel", "sinfo", "squeue", "srun"):
             script = self.bin / name
             exports = " ".join(f"{key}='{value}'" for key, value in self.environment.items())
             script.write_text(f"#!/bin/sh\nexport {exports}\nexec '{self.root}/usr/bin/{name}' \"$@\"\n")

@@ -3,6 +3,7 @@
 a signal, and a daemon and a controller that die at bad moments."""
 
 import fcntl
+import json
 import os
 import pathlib
 import re
@@ -79,6 +80,20 @@ class Slurm(Case):
         self.assertEqual([state for _, state in self.slurm_jobs(job)], ["COMPLETED"])
         told = [event["stateChanged"]["message"] for event in self.events(job) if "stateChanged" in event]
         self.assertTrue(any(f"runs on {self.cluster.host}" in message for message in told), told)
+
+    def test_srun_starts_the_ranks_of_a_run_by_hand(self):
+        seen = []
+        for ranks in (1, 2):
+            path, run_dir = self.job_file(steps=10)
+            path.write_text(path.read_text().replace("num_microbatches: 1", f"num_microbatches: {2 // ranks}"))
+            cache = self.dir / "cache"
+            if not cache.exists():
+                self.program("mft-data", "prepare", "--config", path, "--out", cache)
+            self.cluster.run("srun", f"--ntasks={ranks}", "--overcommit", BIN / "mft-worker", "train", "--job", path, "--data-cache", cache)
+            seen.append([json.loads(line)["loss"] for line in (run_dir / "metrics.train.jsonl").read_text().splitlines()])
+        self.assertEqual(len(seen[1]), 10)
+        for one, two in zip(*seen):
+            self.assertLessEqual(abs(two / one - 1), 2e-6)
 
     def test_cancel_waiting_and_running(self):
         path, run_dir = self.job_file(steps=100_000)

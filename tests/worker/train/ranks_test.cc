@@ -2,7 +2,6 @@
 // Jobs of several ranks: the same result on any number of them, one decision for all, and an end
 // for all when one is lost.
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <chrono>
@@ -436,14 +435,8 @@ TEST(Ranks, ShardedAndOffloadedWeightsGiveTheBitsOfResidentOnes) {
     run.spec.max_steps = 3;
     run.spec.no_eval = false;
     run.spec.eval_freq = 2;
-    rlimit before{};
-    ASSERT_EQ(getrlimit(RLIMIT_DATA, &before), 0);
-    const auto bytes = static_cast<rlim_t>(placed.allowed_bytes);
-    const rlimit limit{.rlim_cur = bytes > 0 ? bytes : before.rlim_cur,
-                       .rlim_max = before.rlim_max};
-    ASSERT_EQ(setrlimit(RLIMIT_DATA, &limit), 0);
+    run.data_limit = placed.allowed_bytes;
     run.Start();
-    ASSERT_EQ(setrlimit(RLIMIT_DATA, &before), 0);
     for (const Ended& ended : run.WaitAll()) {
       ASSERT_EQ(ended.exit_code, 0) << ended.log;
       EXPECT_EQ(ended.log.find("the weights are") != std::string::npos, *placed.said != '\0');

@@ -2,7 +2,6 @@
 // What `mft-worker train` does when something is not as it should be, and what it leaves behind.
 #include <signal.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 
 #include <cmath>
 #include <filesystem>
@@ -55,13 +54,8 @@ TEST(Memory, AJobThatCannotFitIsRefusedBeforeItIsLoaded) {
   run.spec.model_id_or_path = dir.File("7b");
   run.spec.mftd.init_adapter.clear();
   run.spec.lora.rank = 4096;  // 160 GiB of adapters
-  rlimit before{};
-  ASSERT_EQ(getrlimit(RLIMIT_DATA, &before), 0);
-  const rlimit limit{.rlim_cur = rlim_t{16} << 30, .rlim_max = before.rlim_max};
-  ASSERT_EQ(setrlimit(RLIMIT_DATA, &limit), 0);
-  run.Start();
-  ASSERT_EQ(setrlimit(RLIMIT_DATA, &before), 0);
-  const Ended ended = run.Wait();
+  run.data_limit = int64_t{16} << 30;
+  const Ended ended = run.Run();
   EXPECT_EQ(ended.exit_code, 7) << ended.log;
   EXPECT_EQ(Final(run).outcome, "failed");
   EXPECT_EQ(Final(run).reason, "NOT_ENOUGH_MEMORY");
@@ -92,13 +86,8 @@ TEST(Memory, ABaseThatDoesNotFitIsReadABlockAtATimeWithTheSameLosses) {
     run.spec.max_steps = 3;
     run.spec.no_eval = false;
     run.spec.eval_freq = 2;
-    rlimit before{};
-    ASSERT_EQ(getrlimit(RLIMIT_DATA, &before), 0);
-    const rlimit limit{.rlim_cur = static_cast<rlim_t>(allowed), .rlim_max = before.rlim_max};
-    ASSERT_EQ(setrlimit(RLIMIT_DATA, offloaded ? &limit : &before), 0);
-    run.Start();
-    ASSERT_EQ(setrlimit(RLIMIT_DATA, &before), 0);
-    const Ended ended = run.Wait();
+    run.data_limit = offloaded ? allowed : 0;
+    const Ended ended = run.Run();
     ASSERT_EQ(ended.exit_code, 0) << ended.log;
     EXPECT_EQ(ended.log.find("the weights are offloaded") != std::string::npos, offloaded)
         << ended.log;
@@ -133,8 +122,6 @@ TEST(Memory, OnlySoManyBlocksAreRecomputedAsTheMemoryAsks) {
   }
   testing::BuildCache(dir.File("tokens"), {{.files = {{document}}}}, 512);
   std::vector<StepRecord> last;
-  rlimit before{};
-  ASSERT_EQ(getrlimit(RLIMIT_DATA, &before), 0);
   // Gate and up of a block take 11 MiB, all that is kept of it 30 MiB.
   for (const int64_t spared : {0, 60, 160}) {
     TrainRun run(dir.path() + StrCat("/spared", spared), "dense");
@@ -145,14 +132,10 @@ TEST(Memory, OnlySoManyBlocksAreRecomputedAsTheMemoryAsks) {
     run.spec.seq_len = 2048;
     run.spec.max_steps = 2;
     run.spec.checkpoint = false;
-    rlimit limit = before;
     if (spared > 0) {
-      limit.rlim_cur = static_cast<rlim_t>(last[0].peak_memory_bytes - (spared << 20));
+      run.data_limit = last[0].peak_memory_bytes - (spared << 20);
     }
-    ASSERT_EQ(setrlimit(RLIMIT_DATA, &limit), 0);
-    run.Start();
-    ASSERT_EQ(setrlimit(RLIMIT_DATA, &before), 0);
-    const Ended ended = run.Wait();
+    const Ended ended = run.Run();
     ASSERT_EQ(ended.exit_code, 0) << ended.log;
     const std::string what = spared == 0    ? "backward pass: nothing"
                              : spared == 60 ? " of 12 blocks, otherwise nothing, since"
@@ -160,8 +143,7 @@ TEST(Memory, OnlySoManyBlocksAreRecomputedAsTheMemoryAsks) {
     EXPECT_NE(ended.log.find(what), std::string::npos) << ended.log;
     const auto steps = run.Records<StepRecord>();
     ASSERT_EQ(steps.size(), 2U);
-    EXPECT_LE(steps.back().peak_memory_bytes,
-              spared == 0 ? INT64_MAX : static_cast<int64_t>(limit.rlim_cur));
+    EXPECT_LE(steps.back().peak_memory_bytes, spared == 0 ? INT64_MAX : run.data_limit);
     if (spared == 0) {
       last = steps;
     }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -108,9 +109,15 @@ void TrainRun::Start() {
   attempt.data_cache = data_cache;
   Check(WriteAttemptFile(AttemptDir() + "/attempt.json", attempt));
   pids_.assign(static_cast<size_t>(ranks), -1);
+  rlimit before{};
+  MFT_CHECK(getrlimit(RLIMIT_DATA, &before) == 0, "getrlimit");
+  rlimit limit = before;
+  limit.rlim_cur = data_limit > 0 ? static_cast<rlim_t>(data_limit) : before.rlim_cur;
+  MFT_CHECK(setrlimit(RLIMIT_DATA, &limit) == 0, "setrlimit");  // what we start inherits it
   for (int rank = 0; rank < ranks; ++rank) {
     StartRank(rank);
   }
+  MFT_CHECK(setrlimit(RLIMIT_DATA, &before) == 0, "setrlimit");
 }
 
 void TrainRun::StartRank(int rank) {
