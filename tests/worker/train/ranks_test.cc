@@ -410,8 +410,23 @@ struct Placed {
   int64_t allowed_bytes;  // of a rank; 0: all there is
 };
 
+// One pack in four has something to learn, and so has the evaluation's one chunk: the passes of two
+// ranks are never as many.
+void BuildUnevenCache(const std::string& directory) {
+  std::vector<testing::TestSample> samples;
+  for (int32_t i = 0; i < 24; ++i) {
+    testing::TestSample& sample = samples.emplace_back();
+    for (int32_t at = 0; at <= 20; ++at) {
+      sample.tokens.push_back(1 + (i * 37 + at * 11) % 511);
+      sample.mask.push_back(i % 4 == 0 ? 1 : 0);
+    }
+  }
+  testing::BuildCache(
+      directory, {{.files = {samples}}, {.kind = SourceKind::kEval, .files = {{samples[0]}}}}, 512);
+}
+
 // A base that no rank has the memory for, on two hosts, as it were: each rank has half of it, or
-// reads it again and again. Evaluation is one chunk, so that the ranks' passes are not as many.
+// reads it again and again.
 TEST(Ranks, ShardedAndOffloadedWeightsGiveTheBitsOfResidentOnes) {
   TempDir dir;
   const ModelParams params{.dim = 384,
@@ -422,6 +437,7 @@ TEST(Ranks, ShardedAndOffloadedWeightsGiveTheBitsOfResidentOnes) {
                            .n_kv_heads = 4,
                            .vocab_size = 512};
   testing::WriteTinyModel(dir.File("model"), params);
+  BuildUnevenCache(dir.File("tokens"));
   std::vector<std::vector<double>> seen;
   for (const Placed placed : {Placed{"", 0},
                               Placed{"the weights are sharded", int64_t{370} << 20},
@@ -432,6 +448,11 @@ TEST(Ranks, ShardedAndOffloadedWeightsGiveTheBitsOfResidentOnes) {
     run.environment["LOCAL_WORLD_SIZE"] = "1";
     run.spec.model_id_or_path = dir.File("model");
     run.spec.mftd.init_adapter.clear();
+    run.data_cache = dir.File("tokens");
+    run.spec.mftd.packing = "whole";
+    run.spec.seq_len = 20;
+    run.spec.batch_size = 1;
+    run.spec.num_microbatches = 2;
     run.spec.max_steps = 3;
     run.spec.no_eval = false;
     run.spec.eval_freq = 2;
