@@ -77,7 +77,8 @@ void DescribeFailure(const AttemptOutcome& outcome, ResultRecord& result) {
     return;
   }
   result.code = static_cast<int>(exit.signal == 0 ? CodeForExit(exit.exit_code) : Code::kInternal);
-  result.reason = EndedForAnother(exit) ? kReasonRankLost : "WORKER_FAILED";
+  const bool for_another = outcome.ranks.size() > 1 && EndedForAnother(exit);
+  result.reason = for_another ? kReasonRankLost : "WORKER_FAILED";
   result.message = StrCat(name, " ", HowItEnded(exit));
   if (!outcome.last_log_line.empty()) {
     result.message += StrCat("; its log ends with: ", outcome.last_log_line);

@@ -11,7 +11,7 @@
 namespace mft {
 
 namespace {
-// A rank that computes is a rank lost to its run; no text of a run is near this.
+// What is shared as text are plans and errors; a larger size means that the ranks are out of step.
 constexpr uint64_t kMaxTextBytes = uint64_t{64} << 20;
 
 Status RunCatching(const std::function<Status()>& work) {

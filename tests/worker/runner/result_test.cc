@@ -76,6 +76,12 @@ TEST(MakeResult, ARankThatLeftWithoutAWordSinceAnotherWasLostSaysSo) {
   EXPECT_THAT(result.message, HasSubstr("rank 1 has shown no sign of life"));
 }
 
+TEST(MakeResult, OneRankAloneHasNobodyToLose) {
+  AttemptOutcome outcome = Of({{.rank = 0, .exit_code = 8, .signal = 0}});
+  outcome.first_failed = 0;
+  EXPECT_EQ(MakeResult(outcome).reason, "WORKER_FAILED");
+}
+
 TEST(IsNearerCause, OnlyWhereTheOtherEndedForSomebodyElse) {
   const RankExit lost = Final(0, "failed", "RANK_LOST");
   const RankExit left = {.rank = 1, .exit_code = 8, .signal = 0};
