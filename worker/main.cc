@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <functional>
 #include <iostream>
-#include <new>
 #include <optional>
 #include <string>
 #include <thread>
@@ -22,7 +21,6 @@
 #include "worker/infer/commands.h"
 #include "worker/kernels/cpu_runtime.h"
 #include "worker/kernels/cuda_library.h"
-#include "worker/kernels/device_error.h"
 #include "worker/kernels/kernels.h"
 #include "worker/model/status_error.h"
 #include "worker/train/bench.h"
@@ -39,27 +37,6 @@ namespace {
 
 constexpr int kExitUsage = 2;
 constexpr int kExitInterrupted = 130;
-
-// LibTorch's messages go on with a stack trace.
-std::string FirstLine(const char* text) {
-  const std::string message = text;
-  return message.substr(0, message.find('\n'));
-}
-
-// The one catch: whatever was thrown, as a Status.
-Status Guard(const std::function<Status()>& work) {
-  try {
-    return work();
-  } catch (const StatusError& error) {
-    return error.status();
-  } catch (const DeviceOutOfMemory& error) {
-    return {Code::kResourceExhausted, "OUT_OF_MEMORY", error.what()};
-  } catch (const std::bad_alloc&) {
-    return {Code::kResourceExhausted, "OUT_OF_MEMORY", "no memory left"};
-  } catch (const std::exception& error) {
-    return Internal(FirstLine(error.what()));
-  }
-}
 
 FinalRecord FinalOf(const Status& status, int64_t step) {
   // A full disk ends no job: the newest checkpoint is good, and somebody has to make room.
@@ -104,7 +81,7 @@ int Train(const TrainArgs& args) {
   }
   FinalRecord last;
   std::unique_ptr<Ranks> ranks;
-  const Status status = Guard([&]() -> Status {
+  const Status status = RunCatching([&]() -> Status {
     MFT_RETURN_IF_ERROR((*reporter)->Phase(kPhaseStarting));
     MFT_RETURN_IF_ERROR(CheckBuildOfRunner());
     MFT_ASSIGN_OR_RETURN(TrainContext context, LoadTrainContext(args, ProcessGetenv));
@@ -212,6 +189,8 @@ CLI::App* AddBench(CLI::App& app, BenchArgs& args, int& threads) {
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "cuda", "cpu"}));
   bench->add_flag("--random-weights", args.random_weights, "On CUDA, of a params.json alone");
+  bench->add_option("--memory-gib", args.memory_gib, "Plan with no more memory than this")
+      ->check(CLI::PositiveNumber);
   bench->add_option("--rounds", args.rounds, "Timed steps")->check(CLI::PositiveNumber);
   bench->add_flag("--phases", args.phases, "Time and FLOP/s of each operation");
   bench->add_option("-o,--output", args.output, "text or json")
@@ -318,7 +297,7 @@ int Main(int argc, char** argv) {
   if (threads > 0) {
     SetCpuThreads(threads);
   }
-  return Report(Guard([&] {
+  return Report(RunCatching([&] {
     return exported->parsed()               ? RunExport(export_args)
            : extend->parsed()               ? RunExtendVocab(extend_args)
            : bench->parsed()                ? RunBench(bench_args, std::cout)

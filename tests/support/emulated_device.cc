@@ -75,13 +75,41 @@ void Copy(void* to, const void* from, size_t bytes) {
   std::memcpy(to, from, bytes);
 }
 
+// A copy beside the kernels may be done at once or when it is waited for: nothing may read or need
+// what is in the target in between.
+struct BegunCopy {
+  void* to = nullptr;
+  const void* from = nullptr;
+  size_t bytes = 0;
+};
+std::vector<BegunCopy> g_begun;
+constexpr int kNoValue = 0xFF;  // not a number of any type
+
+void BeginCopy(void* to, const void* from, size_t bytes) {
+  const Access access;
+  std::memset(to, kNoValue, bytes);
+  g_begun.push_back({to, from, bytes});
+}
+
+void JoinCopies() {
+  for (const BegunCopy& copy : g_begun) {
+    Copy(copy.to, copy.from, copy.bytes);
+  }
+  g_begun.clear();
+}
+
 constexpr DeviceMemory kMemory = {
     .allocate = [](size_t bytes) { return Guarded().Allocate(bytes); },
     .release = [](void* /*data*/) { Guarded().Release(); },
     .upload = Copy,
     .download = Copy,
     .synchronize = [] {},
-    .free_bytes = [] { return Guarded().free_bytes(); }};
+    .free_bytes = [] { return Guarded().free_bytes(); },
+    .copy = Copy,
+    .allocate_pinned = [](size_t bytes) { return std::malloc(bytes); },
+    .release_pinned = std::free,
+    .begin_copy = BeginCopy,
+    .join_copies = JoinCopies};
 
 struct EmulatedDevice {
   template <int kThreads, typename Body>

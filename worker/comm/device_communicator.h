@@ -36,6 +36,11 @@ class DeviceCommunicator {
   virtual Status AllReduceSum(std::span<float> values) = 0;
   // `all` [world_size, mine.size()]: each rank's `mine`, which may be its place in `all`.
   virtual Status AllGather(std::span<const std::byte> mine, std::span<std::byte> all) = 0;
+  // The same beside the device's work: begins after what is queued so far, and is done when
+  // EndAllGather returns; between the two `all` has no value, and the device may be given other
+  // work. One at a time.
+  virtual Status BeginAllGather(std::span<const std::byte> mine, std::span<std::byte> all) = 0;
+  virtual Status EndAllGather() = 0;
   // `bytes` of rank `root` on every rank.
   virtual Status Broadcast(std::span<std::byte> bytes, int64_t root) = 0;
 };

@@ -41,18 +41,15 @@ class NcclCommunicator final : public DeviceCommunicator {
   NcclCommunicator(const NcclCommunicator&) = delete;
   NcclCommunicator& operator=(const NcclCommunicator&) = delete;
   ~NcclCommunicator() override {
-    if (done_ != nullptr) {
-      // An error of the last exchange has been told.
-      static_cast<void>(cudaEventDestroy(done_));
+    Leave();
+    // An error of the last exchange has been told.
+    for (cudaEvent_t event : {done_, queued_, gathered_}) {
+      if (event != nullptr) {
+        static_cast<void>(cudaEventDestroy(event));
+      }
     }
-    if (comm_ == nullptr) {
-      return;
-    }
-    if (failed_.ok() && ncclCommFinalize(comm_) != ncclInvalidArgument &&
-        WaitForCall(options_.meet_ms).ok()) {
-      ncclCommDestroy(comm_);
-    } else {
-      ncclCommAbort(comm_);
+    if (beside_ != nullptr) {
+      static_cast<void>(cudaStreamDestroy(beside_));
     }
   }
 
@@ -68,7 +65,12 @@ class NcclCommunicator final : public DeviceCommunicator {
       setenv("NCCL_ALGO", "Ring", 0);
       setenv("NCCL_PROTO", "Simple", 0);
     }
-    CheckCuda(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "cudaEventCreate");
+    // Buffers are taken when ranks meet, before memory is planned, and not with the first exchange.
+    setenv("NCCL_RUNTIME_CONNECT", "0", 0);
+    for (cudaEvent_t* event : {&done_, &queued_, &gathered_}) {
+      CheckCuda(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "cudaEventCreate");
+    }
+    CheckCuda(cudaStreamCreateWithFlags(&beside_, cudaStreamNonBlocking), "cudaStreamCreate");
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     const ncclResult_t result = ncclCommInitRankConfig(&comm_,
@@ -105,18 +107,23 @@ class NcclCommunicator final : public DeviceCommunicator {
   }
 
   Status AllGather(std::span<const std::byte> mine, std::span<std::byte> all) override {
-    if (all.size() != mine.size() * static_cast<size_t>(options_.world_size)) {
-      return InvalidArgument(StrCat("all-gather of ",
-                                    mine.size(),
-                                    " bytes of ",
-                                    options_.world_size,
-                                    " ranks into ",
-                                    all.size()));
-    }
+    MFT_RETURN_IF_ERROR(CheckSizes(mine, all));
     return Exchange("ncclAllGather", [&](cudaStream_t stream) {
       return ncclAllGather(mine.data(), all.data(), mine.size(), ncclInt8, comm_, stream);
     });
   }
+
+  // NCCL keeps the order of a communicator's calls whatever streams they are given.
+  Status BeginAllGather(std::span<const std::byte> mine, std::span<std::byte> all) override {
+    MFT_RETURN_IF_ERROR(CheckSizes(mine, all));
+    CheckCuda(cudaEventRecord(queued_, stream_), "cudaEventRecord");
+    CheckCuda(cudaStreamWaitEvent(beside_, queued_, 0), "cudaStreamWaitEvent");
+    return Queue("ncclAllGather", beside_, gathered_, [&](cudaStream_t stream) {
+      return ncclAllGather(mine.data(), all.data(), mine.size(), ncclInt8, comm_, stream);
+    });
+  }
+
+  Status EndAllGather() override { return failed_.ok() ? WaitForEvent(gathered_) : failed_; }
 
   Status Broadcast(std::span<std::byte> bytes, int64_t root) override {
     return Exchange("ncclBroadcast", [&](cudaStream_t stream) {
@@ -131,9 +138,24 @@ class NcclCommunicator final : public DeviceCommunicator {
   }
 
  private:
+  // Aborts at once: a kernel that waits for a rank that will not come would hold up whoever frees
+  // memory of the device on the way out.
   Status Fail(Status status) {
     failed_ = std::move(status);
+    if (comm_ != nullptr) {
+      ncclCommAbort(std::exchange(comm_, nullptr));
+    }
     return failed_;
+  }
+
+  void Leave() {
+    if (comm_ != nullptr && ncclCommFinalize(comm_) != ncclInvalidArgument &&
+        WaitForCall(options_.meet_ms).ok()) {
+      ncclCommDestroy(std::exchange(comm_, nullptr));
+    }
+    if (comm_ != nullptr) {
+      ncclCommAbort(std::exchange(comm_, nullptr));
+    }
   }
 
   // Until the call that NCCL has begun is made. DEADLINE_EXCEEDED.
@@ -149,7 +171,7 @@ class NcclCommunicator final : public DeviceCommunicator {
         return Status::Ok();
       }
       if (state != ncclInProgress) {
-        return Lost(ncclGetErrorString(state));
+        return AsynchronousError(state);
       }
       if (SteadyClock::now() > deadline) {
         return {Code::kDeadlineExceeded, "", ""};
@@ -164,15 +186,34 @@ class NcclCommunicator final : public DeviceCommunicator {
             StrCat("rank ", options_.rank, ": a rank was lost in an exchange by NCCL: ", what)};
   }
 
+  // A rank that went away, or something of this host: memory, devices, interfaces.
+  Status AsynchronousError(ncclResult_t error) const {
+    return error == ncclRemoteError
+               ? Lost(StrCat(ncclGetErrorString(error), ": ", ncclGetLastError(comm_)))
+               : NcclError(error, comm_, "an exchange");
+  }
+
   Status TooLong() const {
     return Lost(StrCat("no answer for ", options_.exchange_ms / 1000, " s"));
   }
 
-  // Until the stream has come past the exchange.
-  Status WaitForStream() {
+  Status CheckSizes(std::span<const std::byte> mine, std::span<std::byte> all) const {
+    if (all.size() == mine.size() * static_cast<size_t>(options_.world_size)) {
+      return Status::Ok();
+    }
+    return InvalidArgument(StrCat("all-gather of ",
+                                  mine.size(),
+                                  " bytes of ",
+                                  options_.world_size,
+                                  " ranks into ",
+                                  all.size()));
+  }
+
+  // Until the event's stream has come past the exchange.
+  Status WaitForEvent(cudaEvent_t event) {
     const auto deadline = SteadyClock::now() + std::chrono::milliseconds(options_.exchange_ms);
     for (;;) {
-      const cudaError_t state = cudaEventQuery(done_);
+      const cudaError_t state = cudaEventQuery(event);
       if (state == cudaSuccess) {
         return Status::Ok();
       }
@@ -180,39 +221,48 @@ class NcclCommunicator final : public DeviceCommunicator {
         CheckCuda(state, "cudaEventQuery after an exchange");
       }
       ncclResult_t async = ncclSuccess;
-      if (ncclCommGetAsyncError(comm_, &async) != ncclSuccess || async != ncclSuccess) {
-        return Lost(ncclGetErrorString(async));
+      const ncclResult_t asked = ncclCommGetAsyncError(comm_, &async);
+      if (asked != ncclSuccess || async != ncclSuccess) {
+        return Fail(AsynchronousError(asked != ncclSuccess ? asked : async));
       }
       if (SteadyClock::now() > deadline) {
-        return TooLong();
+        return Fail(TooLong());
       }
       std::this_thread::sleep_for(kPollInterval);
     }
   }
 
+  // Gives the exchange to the stream, and the event after it.
   template <typename Call>
-  Status Exchange(const char* name, const Call& call) {
+  Status Queue(const char* name, cudaStream_t stream, cudaEvent_t event, const Call& call) {
     if (!failed_.ok()) {
       return failed_;
     }
-    const ncclResult_t result = call(stream_);
+    const ncclResult_t result = call(stream);
     if (result != ncclSuccess && result != ncclInProgress) {
       return Fail(NcclError(result, comm_, name));
     }
-    Status status = WaitForCall(options_.exchange_ms);
-    if (status.ok()) {
-      CheckCuda(cudaEventRecord(done_, stream_), "cudaEventRecord");
-      status = WaitForStream();
-    } else if (status.code() == Code::kDeadlineExceeded) {
-      status = TooLong();
+    const Status status = WaitForCall(options_.exchange_ms);
+    if (!status.ok()) {
+      return Fail(status.code() == Code::kDeadlineExceeded ? TooLong() : status);
     }
-    return status.ok() ? status : Fail(std::move(status));
+    CheckCuda(cudaEventRecord(event, stream), "cudaEventRecord");
+    return Status::Ok();
+  }
+
+  template <typename Call>
+  Status Exchange(const char* name, const Call& call) {
+    MFT_RETURN_IF_ERROR(Queue(name, stream_, done_, call));
+    return WaitForEvent(done_);
   }
 
   const DeviceCommOptions options_;
   const cudaStream_t stream_;
+  cudaStream_t beside_ = nullptr;  // of gathers beside the stream
   ncclComm_t comm_ = nullptr;
-  cudaEvent_t done_ = nullptr;
+  cudaEvent_t done_ = nullptr;      // of an exchange on the stream
+  cudaEvent_t queued_ = nullptr;    // of the stream, before a gather
+  cudaEvent_t gathered_ = nullptr;  // of a gather
   Status failed_ = Status::Ok();
 };
 }  // namespace

@@ -52,6 +52,16 @@ struct DeviceMemory {
   void (*download)(void* to, const void* from, size_t bytes) = nullptr;
   void (*synchronize)() = nullptr;
   int64_t (*free_bytes)() = nullptr;
+  // Within the device, in the order of the kernels.
+  void (*copy)(void* to, const void* from, size_t bytes) = nullptr;
+
+  // Beside the kernels. Memory of the host for it; nullptr: there is no more.
+  void* (*allocate_pinned)(size_t bytes) = nullptr;
+  void (*release_pinned)(void* data) = nullptr;
+  // Copies to the device after all that is queued so far; `to` has no value until join_copies,
+  // after which what is queued finds all copies done that were begun.
+  void (*begin_copy)(void* to, const void* pinned, size_t bytes) = nullptr;
+  void (*join_copies)() = nullptr;
 };
 
 // Flat arenas of one length, as AdamW reads and writes them.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <exception>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -26,6 +27,10 @@ inline void ThrowIfError(Status status) {
     throw StatusError(std::move(status));
   }
 }
+
+// Of `work`, whatever it throws: memory that is used up is RESOURCE_EXHAUSTED (OUT_OF_MEMORY),
+// other exceptions are INTERNAL.
+Status RunCatching(const std::function<Status()>& work);
 
 template <typename T>
 T ValueOrThrow(Result<T> result) {

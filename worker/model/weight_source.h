@@ -119,19 +119,4 @@ std::unique_ptr<WeightSource> MakeShardedWeights(std::shared_ptr<const ModelWeig
 // pass. Which block is gathered follows from those calls alone, never from how long anything took.
 void PassOverBlocks(WeightSource& weights, bool backward);
 
-// All weights in the memory of the kernels' device, matrices in the kernels' type. The files may be
-// closed afterwards. REQUIRES KernelTable::memory; errors as AllocateOnDevice.
-// `quantise`: the projections of blocks in fp8. REQUIRES then CanQuantise.
-std::unique_ptr<WeightSource> MakeDeviceWeights(const ModelWeights& files,
-                                                const KernelTable& kernels,
-                                                bool quantise = false);
-// The same without files, matrices drawn by the device: for measurements of any model's shapes.
-std::unique_ptr<WeightSource> MakeRandomDeviceWeights(const ModelParams& params,
-                                                      const KernelTable& kernels,
-                                                      bool quantise = false);
-int64_t DeviceWeightBytes(const ModelParams& params, ElementType matrices, bool quantise = false);
-// UNIMPLEMENTED where the kernels have no fp8 products, for mixtures of experts, and for sides of
-// matrices that are no multiples of 128.
-Status CanQuantise(const ModelParams& params, const KernelTable& kernels);
-
 }  // namespace mft

@@ -13,6 +13,7 @@
 #include "common/base/json.h"
 #include "common/base/strings.h"
 #include "worker/kernels/cpu_runtime.h"
+#include "worker/model/device_weights.h"
 #include "worker/model/full_store.h"
 #include "worker/model/kernel_profile.h"
 #include "worker/model/transformer.h"
@@ -200,27 +201,29 @@ std::unique_ptr<WeightSource> WeightsOf(const Bench& bench, const FullStore* ful
   if (full != nullptr) {
     return full->AsWeights();
   }
-  if (bench.files == nullptr) {
-    return MakeRandomDeviceWeights(bench.params, bench.kernels(), bench.quantises());
+  if (!bench.device.is_cuda()) {
+    return offload ? MakeOffloadedWeights(bench.files) : MakeResidentWeights(bench.files);
   }
-  return bench.device.is_cuda()
-             ? MakeDeviceWeights(*bench.files, bench.kernels(), bench.quantises())
-         : offload ? MakeOffloadedWeights(bench.files)
-                   : MakeResidentWeights(bench.files);
+  const DeviceModel model{bench.params, bench.kernels(), bench.quantises()};
+  const DeviceFill fill =
+      bench.files == nullptr ? FillWithRandom(model) : FillFromFiles(*bench.files, bench.kernels());
+  return offload ? MakeOffloadedDeviceWeights(model, fill) : MakeDeviceWeights(model, fill);
 }
 
-MemoryJob MemoryJobOf(const BenchArgs& args,
-                      const Bench& bench,
-                      const std::vector<int64_t>& lengths) {
-  return {.params = bench.params,
-          .weights = bench.files == nullptr ? WeightBytes{} : WeightBytesOf(*bench.files),
-          .rank = args.rank,
-          .target_modules = AdaptersOf(args, bench.kernels()).target_modules,
-          .full = args.full,
-          .microbatch_rows = std::accumulate(lengths.begin(), lengths.end(), int64_t{0}),
-          .longest_document = *std::max_element(lengths.begin(), lengths.end()),
-          .device = bench.device.is_cuda() ? &bench.kernels() : nullptr,
-          .quantise = bench.quantises()};
+Result<MemoryJob> MemoryJobOf(const BenchArgs& args,
+                              const Bench& bench,
+                              const std::vector<int64_t>& lengths) {
+  MFT_ASSIGN_OR_RETURN(const int64_t host_memory, AllowedMemory());
+  return MemoryJob{.params = bench.params,
+                   .weights = bench.files == nullptr ? WeightBytes{} : WeightBytesOf(*bench.files),
+                   .rank = args.rank,
+                   .target_modules = AdaptersOf(args, bench.kernels()).target_modules,
+                   .full = args.full,
+                   .microbatch_rows = std::accumulate(lengths.begin(), lengths.end(), int64_t{0}),
+                   .longest_document = *std::max_element(lengths.begin(), lengths.end()),
+                   .device = bench.device.is_cuda() ? &bench.kernels() : nullptr,
+                   .host_memory = host_memory,
+                   .quantise = bench.quantises()};
 }
 
 // One entry a round. `rates`: of the yardstick, the better of its two beside the step, FLOP/s.
@@ -289,9 +292,12 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
   MFT_ASSIGN_OR_RETURN(const RecomputePolicy wish, PolicyNamed(args.recompute));
   const double begin = Now();
   MFT_ASSIGN_OR_RETURN(const Bench bench, OpenBench(args));
-  const MemoryJob job = MemoryJobOf(args, bench, lengths);
+  MFT_ASSIGN_OR_RETURN(const MemoryJob job, MemoryJobOf(args, bench, lengths));
   MFT_ASSIGN_OR_RETURN(const int64_t allowed, AllowedMemory(job.device));
-  MFT_ASSIGN_OR_RETURN(const MemoryChoice memory, ChooseMemory(job, wish, allowed));
+  MFT_ASSIGN_OR_RETURN(
+      const MemoryChoice memory,
+      ChooseMemory(
+          job, wish, args.memory_gib > 0 ? std::min(allowed, args.memory_gib << 30) : allowed));
   const auto full =
       args.full ? std::make_unique<FullStore>(*bench.files, &bench.kernels()) : nullptr;
   const auto weights =

@@ -25,6 +25,7 @@ struct BenchArgs {
   std::string device = "cpu";         // auto | cuda | cpu
   // The shapes of model_dir's params.json with values that the device draws: no file of weights.
   bool random_weights = false;
+  int64_t memory_gib = 0;       // more than 0: what memory is planned with, at most
   int64_t rounds = 5;           // timed steps, after one that is not
   bool phases = false;          // time per operation too
   std::string output = "text";  // text | json

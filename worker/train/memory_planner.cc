@@ -10,6 +10,7 @@
 
 #include "common/base/files.h"
 #include "common/base/strings.h"
+#include "worker/model/device_weights.h"
 #include "worker/model/transformer.h"
 #include "worker/model/weight_source.h"
 #include "worker/train/reporter.h"
@@ -72,14 +73,34 @@ int64_t QuantisedOperandBytes(const ModelParams& params, int64_t rows) {
   return (rows + params.dim) * widest * (scales_of_block + 1) / scales_of_block;
 }
 
-MemoryForecast ForecastOnDevice(const MemoryJob& job, const MemoryPlan& plan, int64_t rows) {
+DeviceWeightBytes WeightBytesOnDevice(const MemoryJob& job) {
+  return DeviceWeightBytesOf(job.params, job.device->type, job.quantise);
+}
+
+int64_t FrozenOnDevice(const MemoryJob& job, WeightPlacement placement) {
+  const DeviceWeightBytes weights = WeightBytesOnDevice(job);
+  switch (placement) {
+    case WeightPlacement::kResident:
+      return weights.head + weights.blocks;
+    case WeightPlacement::kSharded:
+      return weights.head + 2 * weights.block + weights.blocks / job.world_size;
+    case WeightPlacement::kOffloaded:
+      break;
+  }
+  return weights.head + 2 * weights.block;
+}
+
+MemoryForecast ForecastOnDevice(const MemoryJob& job,
+                                const MemoryPlan& plan,
+                                int64_t rows,
+                                WeightPlacement placement) {
   const ElementType type = job.device->type;
   const int64_t copy = type == ElementType::kBF16 ? ElementBytes(type) : 0;
   const int64_t trained = job.full ? TotalParameters(job.params)
                                    : LoraParameters(job.params, job.rank, job.target_modules);
   const int64_t operands = job.quantise ? QuantisedOperandBytes(job.params, rows) : 0;
   return {.program = kDeviceRuntimeBytes + AttentionBytes(job.params, rows) + operands,
-          .weights = {.copied = job.full ? 0 : DeviceWeightBytes(job.params, type, job.quantise)},
+          .weights = {.copied = job.full ? 0 : FrozenOnDevice(job, placement)},
           .trained = (kTrainedStateBytes + copy) * trained,
           .activations = plan.total()};
 }
@@ -97,13 +118,34 @@ std::vector<ExecutionSizes> SizesToTry(const MemoryJob& job) {
 
 // In the order in which they are tried.
 std::vector<WeightPlacement> PlacementsOf(const MemoryJob& job) {
-  if (job.full || job.device != nullptr) {
-    return {WeightPlacement::kResident};
+  std::vector<WeightPlacement> placements = {WeightPlacement::kResident};
+  if (job.full) {
+    return placements;
   }
-  if (job.world_size == 1) {
-    return {WeightPlacement::kResident, WeightPlacement::kOffloaded};
+  if (job.world_size > 1) {
+    placements.push_back(WeightPlacement::kSharded);
   }
-  return {WeightPlacement::kResident, WeightPlacement::kSharded, WeightPlacement::kOffloaded};
+  if (job.device == nullptr || WeightBytesOnDevice(job).blocks <= job.host_memory) {
+    placements.push_back(WeightPlacement::kOffloaded);
+  }
+  return placements;
+}
+
+// How a job may run, in the order in which it is tried.
+std::vector<MemoryChoice> ChoicesOf(const MemoryJob& job, RecomputePolicy wish) {
+  std::vector<MemoryChoice> choices;
+  const std::vector<RecomputePlan> plans = PlansFrom(wish, job.params.n_layers);
+  const std::vector<ExecutionSizes> sizes = SizesToTry(job);
+  for (const WeightPlacement placement : PlacementsOf(job)) {
+    // A chunk costs moving all blocks, where they move.
+    const bool plans_first = placement == WeightPlacement::kResident;
+    for (size_t i = 0; i < plans.size() * sizes.size(); ++i) {
+      const size_t plan = plans_first ? i / sizes.size() : i % plans.size();
+      const size_t size = plans_first ? i % sizes.size() : i / plans.size();
+      choices.push_back({.policy = plans[plan], .placement = placement, .sizes = sizes[size]});
+    }
+  }
+  return choices;
 }
 
 // With everything recomputed.
@@ -168,7 +210,7 @@ MemoryForecast ForecastMemory(const MemoryJob& job,
        .sizes = sizes,
        .type = job.device == nullptr ? ElementType::kF32 : job.device->type});
   if (job.device != nullptr) {
-    return ForecastOnDevice(job, plan, rows);
+    return ForecastOnDevice(job, plan, rows, placement);
   }
   return {.program = ReadProcessMemory().resident_bytes + kRuntimeBytes,
           .weights = weights,
@@ -233,15 +275,10 @@ Result<int64_t> AllowedMemory(const KernelTable* device) {
 }
 
 Result<MemoryChoice> ChooseMemory(const MemoryJob& job, RecomputePolicy wish, int64_t allowed) {
-  for (const WeightPlacement placement : PlacementsOf(job)) {
-    for (const RecomputePlan& plan : PlansFrom(wish, job.params.n_layers)) {
-      for (const ExecutionSizes& sizes : SizesToTry(job)) {
-        const MemoryForecast forecast = ForecastMemory(job, plan, placement, sizes);
-        if (forecast.peak() <= allowed) {
-          return MemoryChoice{
-              .policy = plan, .placement = placement, .forecast = forecast, .sizes = sizes};
-        }
-      }
+  for (MemoryChoice choice : ChoicesOf(job, wish)) {
+    choice.forecast = ForecastMemory(job, choice.policy, choice.placement, choice.sizes);
+    if (choice.forecast.peak() <= allowed) {
+      return choice;
     }
   }
   const MemoryForecast least = LeastMemory(job);
@@ -249,9 +286,10 @@ Result<MemoryChoice> ChooseMemory(const MemoryJob& job, RecomputePolicy wish, in
   const std::string message = StrCat(
       "the job needs ",
       FormatBytes(least.needed()),
-      job.device != nullptr ? " of the GPU's memory with everything recomputed (weights "
-      : job.full            ? " of memory with everything recomputed (weights "
-                 : " of memory with everything recomputed and two blocks at a time (weights ",
+      job.device != nullptr ? " of the GPU's memory" : " of memory",
+      " with everything recomputed",
+      PlacementsOf(job).back() == WeightPlacement::kResident ? "" : " and two blocks at a time",
+      " (weights ",
       FormatBytes(least.weights.copied),
       job.full ? ", all of it trained " : ", LoRA ",
       FormatBytes(least.trained),

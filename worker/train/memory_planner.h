@@ -40,14 +40,15 @@ struct MemoryJob {
   int64_t longest_document = 0;         // rows
   int64_t world_size = 1;               // ranks that can hold a part of the weights each
   const KernelTable* device = nullptr;  // what trains it; null: the CPU
-  bool quantise = false;                // the frozen base is in fp8
+  int64_t host_memory = 0;  // with a device: what this rank may pin for offloaded blocks
+  bool quantise = false;    // the frozen base is in fp8
 };
 
 // Where the frozen weights are; all give the same bits.
 enum class WeightPlacement {
-  kResident,   // MakeResidentWeights
-  kSharded,    // MakeShardedWeights: a part on every rank
-  kOffloaded,  // MakeOffloadedWeights
+  kResident,   // MakeResidentWeights, MakeDeviceWeights
+  kSharded,    // MakeShardedWeights, MakeShardedDeviceWeights: a part on every rank
+  kOffloaded,  // MakeOffloadedWeights: read from the file; MakeOffloadedDeviceWeights: on the host
 };
 std::string_view PlacementName(WeightPlacement placement);  // "resident", "sharded", "offloaded"
 
@@ -85,10 +86,11 @@ struct MemoryChoice {
 // The policies that recompute least, from `wish` for every block on, with which the job's peak is
 // at most `allowed` bytes (of this rank), the weights in memory; if there is none, with the weights
 // sharded where there are several ranks; if there is none either, with the weights offloaded. All
-// give the same bits. On a device, where weights are neither, a chunk is as long as the memory
-// allows: shorter ones come before computing more again. RESOURCE_EXHAUSTED (NOT_ENOUGH_MEMORY)
-// says what the job needs, and the longest document with which it would fit. Ranks with the same
-// job and limit choose the same: whoever shards must see to it that all do.
+// give the same bits. On a device a chunk is as long as the memory allows: with resident weights
+// shorter ones come before computing more again, with others, which each chunk moves once more,
+// after it. RESOURCE_EXHAUSTED (NOT_ENOUGH_MEMORY) says what the job needs, and the longest
+// document with which it would fit. Ranks with the same job and limit choose the same: whoever
+// shards must see to it that all do.
 Result<MemoryChoice> ChooseMemory(const MemoryJob& job, RecomputePolicy wish, int64_t allowed);
 
 }  // namespace mft

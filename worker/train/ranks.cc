@@ -14,14 +14,6 @@ namespace {
 // What is shared as text are plans and errors; a larger size means that the ranks are out of step.
 constexpr uint64_t kMaxTextBytes = uint64_t{64} << 20;
 
-Status RunCatching(const std::function<Status()>& work) {
-  try {
-    return work();
-  } catch (const StatusError& error) {
-    return error.status();
-  }
-}
-
 RankTransport TransportOf(const World& world) {
   if (world.transport == "tcp") {
     return RankTransport::kTcp;

@@ -41,6 +41,8 @@ class Ranks {
   void SumGradient(std::span<float> gradient);
   // From here on gradients are of the process's CUDA device, which is open.
   void MeetOnDevice(const CudaApi& cuda, bool deterministic);
+  // REQUIRES MeetOnDevice.
+  DeviceCommunicator& device_communicator() { return *device_; }
   // Whether any rank says so, of each question.
   void Any(std::span<bool> answers);
   // The number of each rank, by rank.

@@ -13,6 +13,7 @@
 #include "common/tokenizer/tokenizer.h"
 #include "worker/kernels/cpu_runtime.h"
 #include "worker/kernels/cuda_library.h"
+#include "worker/model/device_weights.h"
 #include "worker/model/status_error.h"
 #include "worker/train/chunks.h"
 #include "worker/train/memory_planner.h"
@@ -116,6 +117,22 @@ void MakeBatcher(Session& session) {
                                                      static_cast<int>(session.ranks.rank())))));
 }
 
+std::unique_ptr<WeightSource> WeightsOnDevice(Session& session,
+                                              const ModelWeights& files,
+                                              WeightPlacement placement) {
+  const DeviceModel model{files.params(), session.kernels(), session.quantises()};
+  const DeviceFill fill = FillFromFiles(files, session.kernels());
+  switch (placement) {
+    case WeightPlacement::kResident:
+      return MakeDeviceWeights(model, fill);
+    case WeightPlacement::kSharded:
+      return MakeShardedDeviceWeights(model, fill, session.ranks.device_communicator());
+    case WeightPlacement::kOffloaded:
+      return MakeOffloadedDeviceWeights(model, fill);
+  }
+  throw StatusError(Internal("no such placement of weights"));
+}
+
 // `resumes`: what is trained comes from a checkpoint.
 void MakeWeights(Session& session,
                  std::shared_ptr<const ModelWeights> files,
@@ -125,7 +142,7 @@ void MakeWeights(Session& session,
   if (session.spec().lora.enable) {
     session.placement = placement;
     if (kernels.memory != nullptr) {
-      session.weights = MakeDeviceWeights(*files, kernels, session.quantises());
+      session.weights = WeightsOnDevice(session, *files, placement);
     } else if (placement == WeightPlacement::kSharded) {
       session.weights = MakeShardedWeights(std::move(files), session.ranks.communicator());
     } else if (placement == WeightPlacement::kOffloaded) {
@@ -162,7 +179,7 @@ void MakeModel(Session& session, int64_t longest_segment, const RecomputePlan& p
                                                        .sizes = session.sizes});
 }
 
-std::string_view Placed(WeightPlacement placement) {
+std::string_view Placed(WeightPlacement placement, bool on_device) {
   switch (placement) {
     case WeightPlacement::kResident:
       return "";
@@ -170,9 +187,17 @@ std::string_view Placed(WeightPlacement placement) {
       return "; the weights are sharded: each rank has its part of every block, which is gathered "
              "when it is worked with";
     case WeightPlacement::kOffloaded:
-      return "; the weights are offloaded: each block is read from the file when it is worked with";
+      return on_device ? "; the weights are offloaded: each block is copied from the host's memory "
+                         "when it is worked with"
+                       : "; the weights are offloaded: each block is read from the file when it is "
+                         "worked with";
   }
   return "";
+}
+
+int64_t LeastOfRanks(Ranks& ranks, int64_t mine) {
+  const std::vector<double> values = ranks.Gather(static_cast<double>(mine));
+  return static_cast<int64_t>(*std::min_element(values.begin(), values.end()));
 }
 
 // Before anything large is allocated.
@@ -183,7 +208,10 @@ MemoryChoice PlanMemory(Session& session,
   const JobSpec& spec = session.spec();
   const KernelTable* const device = session.device.is_cuda() ? &session.kernels() : nullptr;
   // Ranks of a host share its memory, and map the same pages; a GPU is one rank's.
-  const int64_t sharers = device == nullptr ? session.context.world.local_size : 1;
+  const int64_t local_size = session.context.world.local_size;
+  const int64_t sharers = device == nullptr ? local_size : 1;
+  const int64_t host_memory =
+      LeastOfRanks(session.ranks, ValueOrThrow(AllowedMemory()) / local_size);
   WeightBytes weights = WeightBytesOf(files);
   weights.mapped /= sharers;
   const MemoryJob job{.params = files.params(),
@@ -196,15 +224,15 @@ MemoryChoice PlanMemory(Session& session,
                       .longest_document = longest_segment,
                       .world_size = session.ranks.size(),
                       .device = device,
+                      .host_memory = host_memory,
                       .quantise = session.quantises()};
   const RecomputePolicy wish =
       spec.checkpoint ? RecomputePolicy::kBlock : RecomputePolicy::kNothing;
-  const std::vector<double> allowed =
-      session.ranks.Gather(static_cast<double>(ValueOrThrow(AllowedMemory(device)) / sharers));
-  const MemoryChoice choice = session.ranks.ValueOfFirst<MemoryChoice>([&] {
-    return ChooseMemory(
-        job, wish, static_cast<int64_t>(*std::min_element(allowed.begin(), allowed.end())));
-  });
+  const int64_t own = ValueOrThrow(AllowedMemory(device)) / sharers;
+  session.device_memory = device == nullptr ? 0 : own;
+  const int64_t allowed = LeastOfRanks(session.ranks, own);
+  const MemoryChoice choice =
+      session.ranks.ValueOfFirst<MemoryChoice>([&] { return ChooseMemory(job, wish, allowed); });
   session.sizes = choice.sizes;
   const bool wished_policy = choice.policy == RecomputePlan(wish);
   const bool as_wished = wished_policy && choice.placement == WeightPlacement::kResident;
@@ -214,7 +242,7 @@ MemoryChoice PlanMemory(Session& session,
                           " is predicted; recomputed in the backward pass: ",
                           DescribePlan(choice.policy, job.params.n_layers),
                           wished_policy ? "" : ", since the memory does not allow less",
-                          Placed(choice.placement)));
+                          Placed(choice.placement, device != nullptr)));
   return choice;
 }
 
@@ -321,6 +349,15 @@ std::unique_ptr<Session> OpenSession(TrainContext context,
   PointAtBest(*session);
   OpenMetrics(*session, reporter, clock);
   return session;
+}
+
+ProcessMemory MemoryInUse(const Session& session) {
+  if (!session.device.is_cuda()) {
+    return ReadProcessMemory();
+  }
+  // What the model takes it keeps, and LibTorch's cache gives nothing back.
+  const int64_t used = session.device_memory - session.kernels().memory->free_bytes();
+  return {.resident_bytes = used, .peak_bytes = used};
 }
 
 }  // namespace mft

@@ -45,11 +45,12 @@ struct Session {
   int64_t chunk_rows = 0;
   int64_t weights_head_dim = 0;  // of the model: decides on the kernels
   TrainDevice device;
-  ExecutionSizes sizes;    // of the memory plan
-  std::string precision;   // of the plan
-  Json plan;               // the numeric plan, as stored in checkpoints
-  RunState state;          // where the run stands
-  int64_t saved_step = 0;  // step of the newest checkpoint of this run_dir; 0: none
+  int64_t device_memory = 0;  // bytes of a GPU that were free before the model came
+  ExecutionSizes sizes;       // of the memory plan
+  std::string precision;      // of the plan
+  Json plan;                  // the numeric plan, as stored in checkpoints
+  RunState state;             // where the run stands
+  int64_t saved_step = 0;     // step of the newest checkpoint of this run_dir; 0: none
 
   const JobSpec& spec() const { return context.job.spec; }
   // All steps are done, or evaluation no longer improves.
@@ -76,5 +77,8 @@ std::unique_ptr<Session> OpenSession(TrainContext context,
                                      Ranks& ranks,
                                      Reporter& reporter,
                                      const Clock& clock);
+
+// Of this process; on a GPU of its memory, which nobody else is expected to use.
+ProcessMemory MemoryInUse(const Session& session);
 
 }  // namespace mft

@@ -225,7 +225,7 @@ void Trainer::ReportStep(const StepResult& result, bool skipped) {
   if (result.finite && !IsDue(step, spec.log_freq) && !IsLast()) {
     return;
   }
-  const ProcessMemory memory = ReadProcessMemory();
+  const ProcessMemory memory = MemoryInUse(session_);
   const double mean_seconds = train_seconds_ / static_cast<double>(steps_done_);
   ThrowIfError(reporter_.Step(
       {.step = step,

@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 
 #include "tests/worker/model/device_kernels.h"
+#include "tests/worker/model/moving_weights_testing.h"
 #include "worker/comm/device_communicator.h"
 #include "worker/kernels/cuda_library.h"
 #include "worker/model/device_buffer.h"
+#include "worker/model/device_weights.h"
 
 namespace mft {
 namespace {
@@ -29,9 +31,28 @@ TEST(Nccl, OneRankSumsItsOwnValues) {
   }
   ASSERT_TRUE(communicator->Broadcast({memory.get(), bytes}, 0).ok());
   ASSERT_TRUE(communicator->AllGather({memory.get(), bytes}, {memory.get(), bytes}).ok());
+  ASSERT_TRUE(communicator->BeginAllGather({memory.get(), bytes}, {memory.get(), bytes}).ok());
+  ASSERT_TRUE(communicator->EndAllGather().ok());
   std::vector<float> after(values.size());
   kernels.memory->download(after.data(), memory.get(), bytes);
   EXPECT_EQ(after, values);
+}
+
+// A gather beside kernels that are queued.
+TEST(Nccl, GathersBesideTheKernels) {
+  const KernelTable& kernels = testing::DeviceKernels(true);
+  const ModelParams params = testing::MovingParams(false);
+  const DeviceModel model{params, kernels};
+  const CudaApi* const api = LoadCuda().value();
+  DeviceCommOptions options{.meet_ms = 60'000, .exchange_ms = 60'000};
+  options.id = api->make_communicator_id();
+  const auto communicator = api->communicate(options).value();
+  const auto resident = MakeDeviceWeights(model, FillWithRandom(model));
+  const auto sharded = MakeShardedDeviceWeights(model, FillWithRandom(model), *communicator);
+  EXPECT_EQ(testing::HashesInEveryOrder(*sharded, kernels),
+            testing::HashesInEveryOrder(*resident, kernels));
+  EXPECT_EQ(testing::TrainedHash(*sharded, kernels, RecomputePolicy::kNothing),
+            testing::TrainedHash(*resident, kernels, RecomputePolicy::kNothing));
 }
 
 TEST(Nccl, RefusesAnIdOfAnotherSize) {

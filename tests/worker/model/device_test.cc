@@ -14,6 +14,7 @@
 #include "tests/worker/model/device_kernels.h"
 #include "tests/worker/model/fixture_model.h"
 #include "tests/worker/model/random_weights.h"
+#include "worker/model/device_weights.h"
 #include "worker/model/full_store.h"
 #include "worker/train/adamw.h"
 #include "worker/train/grad_clip.h"
@@ -66,8 +67,9 @@ struct Model {
     const Json config = Json::parse(std::ifstream(dir + "/config.json"));
     const ModelParams params = ReadModelParams(dir + "/model").value();
     const auto files = ModelWeights::Open(dir + "/model", params).value();
-    weights =
-        kernels.memory == nullptr ? MakeResidentWeights(files) : MakeDeviceWeights(*files, kernels);
+    weights = kernels.memory == nullptr
+                  ? MakeResidentWeights(files)
+                  : MakeDeviceWeights({params, kernels}, FillFromFiles(*files, kernels));
     store = std::make_unique<LoraStore>(
         params,
         LoraStoreOptions{.rank = config["lora"]["rank"].get<int64_t>(),
@@ -219,7 +221,8 @@ TEST(DeviceFp8, StaysNearBf16) {
   std::vector<std::vector<float>> gradients;
   std::vector<double> losses;
   for (const bool quantise : {false, true}) {
-    const auto weights = MakeRandomDeviceWeights(params, kernels, quantise);
+    const DeviceModel device_model{params, kernels, quantise};
+    const auto weights = MakeDeviceWeights(device_model, FillWithRandom(device_model));
     LoraStore store(
         params, {.rank = 8, .target_modules = {"wq", "wv", "wo", "w1", "w2"}, .kernels = &kernels});
     testing::Noise(7).Fill(store.master(), 0.1F);

@@ -14,6 +14,7 @@
 #include "tests/support/mistral_7b.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_model.h"
+#include "worker/model/device_weights.h"
 
 namespace mft {
 namespace {
@@ -184,6 +185,35 @@ TEST(MemoryPlanner, SaysThatNoLengthFits) {
   const Status status = ChooseMemory(Job(), RecomputePolicy::kNothing, int64_t{32} << 20).status();
   EXPECT_EQ(status.code(), Code::kResourceExhausted);
   EXPECT_NE(status.message().find("no seq_len would fit"), std::string::npos) << status.message();
+}
+
+// A model that no GPU holds: in parts on all of them, or on the host.
+TEST(MemoryPlanner, MovesWeightsToADeviceThatDoesNotHoldThem) {
+  const KernelTable& kernels = testing::EmulatedKernels(true);
+  ModelParams params = testing::Mistral7B();
+  params.n_layers *= 8;  // 113 GB in bf16
+  MemoryJob job{.params = params,
+                .rank = 16,
+                .target_modules = {"wq", "wk", "wv", "wo", "w1", "w2", "w3"},
+                .microbatch_rows = 32'768,
+                .longest_document = 2'048,
+                .device = &kernels};
+  const int64_t allowed = int64_t{79} << 30;
+  const auto choose = [&] { return ChooseMemory(job, RecomputePolicy::kNothing, allowed); };
+  EXPECT_EQ(choose().status().reason(), kReasonNotEnoughMemory);
+  job.host_memory = int64_t{100} << 30;  // too little to pin
+  EXPECT_EQ(choose().status().reason(), kReasonNotEnoughMemory);
+  job.host_memory = int64_t{120} << 30;
+  const MemoryChoice offloaded = choose().value();
+  EXPECT_EQ(offloaded.placement, WeightPlacement::kOffloaded);
+  // A chunk moves every block: as few of them as there can be.
+  EXPECT_EQ(offloaded.sizes, GpuSizes(16'384));
+  job.world_size = 8;
+  const MemoryChoice sharded = choose().value();
+  EXPECT_EQ(sharded.placement, WeightPlacement::kSharded);
+  const DeviceWeightBytes bytes = DeviceWeightBytesOf(params, kernels.type);
+  EXPECT_EQ(sharded.forecast.weights.copied, bytes.head + 2 * bytes.block + bytes.blocks / 8);
+  EXPECT_LT(offloaded.forecast.weights.copied, sharded.forecast.weights.copied);
 }
 
 // A GPU's memory: nothing is computed twice as long as a shorter chunk fits.

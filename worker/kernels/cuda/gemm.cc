@@ -5,7 +5,6 @@
 
 #include <cublasLt.h>
 
-#include <algorithm>
 #include <array>
 #include <map>
 #include <memory>
@@ -22,7 +21,9 @@ namespace {
 constexpr size_t kWorkspaceBytes = size_t{64} << 20;
 // Chunks have any number of rows, so that shapes come and go.
 constexpr size_t kMaxPlans = 4096;
-constexpr uint32_t kMaxAlignment = 256;
+// Of a vector of loads, and of the tensor memory accelerator. More is not told of, so that a
+// product has one algorithm wherever its operands happen to lie: recomputing gives the same bits.
+constexpr uint32_t kMaxAlignment = 16;
 
 void CheckBlas(cublasStatus_t status, const std::string& call) {
   if (status != CUBLAS_STATUS_SUCCESS) {
@@ -42,11 +43,11 @@ cudaDataType_t DataType(ElementType type) {
   throw std::invalid_argument("an element type that cuBLASLt is not told of");
 }
 
-uint32_t AlignmentOf(const void* data) {
-  const auto address = reinterpret_cast<uintptr_t>(data);
-  return address == 0
-             ? kMaxAlignment
-             : static_cast<uint32_t>(std::min<uintptr_t>(address & -address, kMaxAlignment));
+// Of every row.
+uint32_t AlignmentOf(View view) {
+  const auto bits = reinterpret_cast<uintptr_t>(view.data) |
+                    static_cast<uintptr_t>(view.stride * ElementBytes(view.type)) | kMaxAlignment;
+  return static_cast<uint32_t>(bits & -bits);
 }
 
 // What an algorithm is chosen for.
@@ -176,6 +177,9 @@ class Plan {
                 "cublasLtMatmulPreferenceSetAttribute");
     };
     set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
+    // Parts of a split depth are added up in fp32, and in one order.
+    set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+        uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, s.align_b);
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, s.align_a);
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, s.align_y);
@@ -227,9 +231,9 @@ Shape ShapeOf(View y, View a, View b, const KernelTable::Gemm& options) {
           .stride_a = a.stride,
           .stride_b = b.stride,
           .stride_y = y.stride,
-          .align_a = AlignmentOf(a.data),
-          .align_b = AlignmentOf(b.data),
-          .align_y = AlignmentOf(y.data)};
+          .align_a = AlignmentOf(a),
+          .align_b = AlignmentOf(b),
+          .align_y = AlignmentOf(y)};
 }
 }  // namespace
 

@@ -75,6 +75,8 @@ class UploadRing {
 struct Device {
   int ordinal = 0;
   cudaStream_t stream = nullptr;
+  cudaStream_t copies = nullptr;  // beside the kernels
+  cudaEvent_t queued = nullptr;   // what one of the two has come to, for the other
   void* scratch = nullptr;
   UploadRing ring;
 };
@@ -122,6 +124,45 @@ void Download(void* to, const void* from, size_t bytes) {
   Synchronize();
 }
 
+void Copy(void* to, const void* from, size_t bytes) {
+  Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, Opened().stream),
+        "cudaMemcpyAsync within the device");
+}
+
+void* AllocatePinned(size_t bytes) {
+  Opened();
+  void* data = nullptr;
+  const cudaError_t error = cudaMallocHost(&data, bytes);
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    return nullptr;
+  }
+  Check(error, "cudaMallocHost of " + std::to_string(bytes) + " bytes");
+  return data;
+}
+
+void ReleasePinned(void* data) {
+  // As Release.
+  static_cast<void>(cudaFreeHost(data));
+}
+
+// What `later` is given from here on begins when `earlier` has done what it was given.
+void Order(cudaStream_t earlier, cudaStream_t later) {
+  Check(cudaEventRecord(Opened().queued, earlier), "cudaEventRecord");
+  Check(cudaStreamWaitEvent(later, Opened().queued, 0), "cudaStreamWaitEvent");
+}
+
+void BeginCopy(void* to, const void* pinned, size_t bytes) {
+  const Device& device = Opened();
+  Order(device.stream, device.copies);
+  Check(cudaMemcpyAsync(to, pinned, bytes, cudaMemcpyHostToDevice, device.copies),
+        "cudaMemcpyAsync of pinned memory to the device");
+}
+
+void JoinCopies() {
+  Order(Opened().copies, Opened().stream);
+}
+
 int64_t FreeBytes() {
   size_t free = 0;
   size_t total = 0;
@@ -149,6 +190,8 @@ void OpenDevice(int ordinal) {
   auto device = std::make_unique<Device>();
   device->ordinal = ordinal;
   Check(cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  Check(cudaStreamCreateWithFlags(&device->copies, cudaStreamNonBlocking), "cudaStreamCreate");
+  Check(cudaEventCreateWithFlags(&device->queued, cudaEventDisableTiming), "cudaEventCreate");
   Check(cudaMalloc(&device->scratch, kScratchBytes), "cudaMalloc of the kernels' scratch");
   g_device = device.release();
 }
@@ -175,7 +218,12 @@ const DeviceMemory& Memory() {
                                           .upload = Upload,
                                           .download = Download,
                                           .synchronize = Synchronize,
-                                          .free_bytes = FreeBytes};
+                                          .free_bytes = FreeBytes,
+                                          .copy = Copy,
+                                          .allocate_pinned = AllocatePinned,
+                                          .release_pinned = ReleasePinned,
+                                          .begin_copy = BeginCopy,
+                                          .join_copies = JoinCopies};
   return memory;
 }
 
