@@ -101,8 +101,10 @@ DeviceWeightBytes DeviceWeightBytesOf(const ModelParams& params,
                                       ElementType matrices,
                                       bool quantise) {
   const DeviceTypes types{matrices, quantise};
-  const int64_t block = DeviceLayout(TensorsOfBlock(params, 0), types).bytes();
-  return {.head = DeviceLayout(TensorsOfHead(params), types).bytes(),
+  ModelParams one_block = params;  // all are alike
+  one_block.n_layers = 1;
+  const int64_t block = DeviceLayout(TensorsOfBlock(one_block, 0), types).bytes();
+  return {.head = DeviceLayout(TensorsOfHead(one_block), types).bytes(),
           .block = block,
           .blocks = params.n_layers * block};
 }
