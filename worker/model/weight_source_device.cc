@@ -73,7 +73,9 @@ class DeviceWeights final : public WeightSource {
                 const KernelTable& kernels,
                 bool quantise,
                 const Fill& fill)
-      : params_(params), bytes_(DeviceWeightBytes(params, kernels.type, quantise)) {
+      : params_(params),
+        is_quantised_(quantise),
+        bytes_(DeviceWeightBytes(params, kernels.type, quantise)) {
     const Types types{kernels.type, quantise};
     memory_ = AllocateOnDevice(*kernels.memory, static_cast<size_t>(bytes_), "the model's weights");
     std::byte* at = memory_.get();
@@ -101,6 +103,7 @@ class DeviceWeights final : public WeightSource {
   }
   const HeadWeights& head() const override { return head_; }
   int64_t resident_bytes() const override { return bytes_; }
+  bool is_quantised() const override { return is_quantised_; }
 
  private:
   // The scales come after the elements.
@@ -157,6 +160,7 @@ class DeviceWeights final : public WeightSource {
   }
 
   const ModelParams params_;
+  const bool is_quantised_;
   const int64_t bytes_;
   DeviceBuffer memory_;
   std::map<std::string, View> views_;
