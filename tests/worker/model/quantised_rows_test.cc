@@ -19,33 +19,33 @@
 namespace mft {
 namespace {
 
-const KernelTable& Kernels() {
-  return testing::DeviceKernels(true);
-}
-
-// Matrices on the device, in bf16 or fp32.
+// Matrices of activations in a table's type, on its device.
 class Memory {
  public:
-  Memory() = default;
+  explicit Memory(bool bf16 = true) : kernels_(testing::DeviceKernels(bf16)) {}
   ~Memory() {
     for (void* data : taken_) {
-      Kernels().memory->release(data);
+      kernels_.memory->release(data);
     }
   }
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
+  const KernelTable& kernels() const { return kernels_; }
   std::byte* Take(size_t bytes) {
-    taken_.push_back(Kernels().memory->allocate(bytes));
+    taken_.push_back(kernels_.memory->allocate(bytes));
     return static_cast<std::byte*>(taken_.back());
   }
   template <typename T>
   T* Put(const std::vector<T>& values) {
     std::byte* const at = Take(values.size() * sizeof(T));
-    Kernels().memory->upload(at, values.data(), values.size() * sizeof(T));
+    kernels_.memory->upload(at, values.data(), values.size() * sizeof(T));
     return reinterpret_cast<T*>(at);
   }
   View Rows(int64_t rows, int64_t cols, const std::vector<float>& values) {
+    if (kernels_.type == ElementType::kF32) {
+      return MatrixView(Put(values), rows, cols);
+    }
     std::vector<uint16_t> bits;
     for (const float value : values) {
       bits.push_back(Bf16(value).bits);
@@ -67,19 +67,21 @@ class Memory {
     std::byte* const at = Take(static_cast<size_t>(QuantisedRowsBytes(rows.rows, rows.cols)));
     return {rows, QuantisedRowsAt(at, rows.rows, rows.cols)};
   }
+  // A contiguous matrix's bytes.
+  template <typename T = uint8_t>
+  std::vector<T> Get(View view) const {
+    EXPECT_EQ(view.stride, view.cols);
+    const auto bytes = static_cast<size_t>(view.rows * view.cols * ElementBytes(view.type));
+    std::vector<T> values(bytes / sizeof(T));
+    kernels_.memory->download(values.data(), view.data, bytes);
+    return values;
+  }
 
  private:
+  const KernelTable& kernels_;
   std::mt19937 random_{5};
   std::vector<void*> taken_;
 };
-
-template <typename T>
-std::vector<T> Downloaded(View view) {
-  EXPECT_EQ(view.stride, view.cols);
-  std::vector<T> values(static_cast<size_t>(view.rows * view.cols));
-  Kernels().memory->download(values.data(), view.data, values.size() * sizeof(T));
-  return values;
-}
 
 struct Producer {
   const char* name;
@@ -101,7 +103,7 @@ const std::vector<Producer>& Producers() {
        [](Memory& memory, int64_t rows, int64_t cols, bool quantised) {
          const Activation y = Written(memory, memory.Random(rows, cols), quantised);
          const View x = memory.Random(rows, cols);
-         Kernels().rms_norm(
+         memory.kernels().rms_norm(
              y, x, memory.Put(std::vector<float>(static_cast<size_t>(cols), 0.7F)), 1e-5F);
          return std::vector{y};
        }},
@@ -111,7 +113,7 @@ const std::vector<Producer>& Producers() {
          const Activation dx = Written(memory, memory.Random(rows, cols), quantised);
          const View dy = memory.Random(rows, cols);
          const View x = memory.Random(rows, cols);
-         Kernels().rms_norm_backward(
+         memory.kernels().rms_norm_backward(
              dx, dy, x, memory.Put(std::vector<float>(static_cast<size_t>(cols), 0.7F)), 1e-5F);
          return std::vector{dx};
        }},
@@ -130,7 +132,7 @@ const std::vector<Producer>& Producers() {
              table.push_back(std::sin(angle));
            }
          }
-         Kernels().rotary(x, memory.Put(position), memory.Put(table), kHeadDim, true);
+         memory.kernels().rotary(x, memory.Put(position), memory.Put(table), kHeadDim, true);
          return std::vector{x};
        }},
       {"Swiglu",
@@ -138,42 +140,45 @@ const std::vector<Producer>& Producers() {
        [](Memory& memory, int64_t rows, int64_t cols, bool quantised) {
          const Activation act = Written(memory, memory.Random(rows, cols), quantised);
          const View gate = memory.Random(rows, cols);
-         Kernels().swiglu(act, gate, memory.Random(rows, cols));
+         memory.kernels().swiglu(act, gate, memory.Random(rows, cols));
          return std::vector{act};
        }},
       {"SwigluBackward", 640, [](Memory& memory, int64_t rows, int64_t cols, bool quantised) {
          const Activation gate = Written(memory, memory.Random(rows, cols), quantised);
          const Activation up = Written(memory, memory.Random(rows, cols), quantised);
-         Kernels().swiglu_backward(memory.Random(rows, cols), gate, up);
+         memory.kernels().swiglu_backward(memory.Random(rows, cols), gate, up);
          return std::vector{gate, up};
        }}};
   return producers;
 }
 
-class QuantisingKernel : public ::testing::TestWithParam<Producer> {};
+class QuantisingKernel : public ::testing::TestWithParam<std::tuple<Producer, bool>> {};
 
 TEST_P(QuantisingKernel, GivesTheBytesAndScalesOfThePassOfItsOwn) {
+  const auto& [producer, bf16] = GetParam();
   for (const int64_t rows : {1, 7, 16, 75}) {
-    Memory memory;
-    Memory plain_memory;
-    const std::vector<Activation> fused = GetParam().run(memory, rows, GetParam().cols, true);
-    const std::vector<Activation> plain =
-        GetParam().run(plain_memory, rows, GetParam().cols, false);
+    Memory memory(bf16);
+    const std::vector<Activation> fused = producer.run(memory, rows, producer.cols, true);
+    Memory plain_memory(bf16);
+    const std::vector<Activation> plain = producer.run(plain_memory, rows, producer.cols, false);
     for (size_t i = 0; i < fused.size(); ++i) {
-      ASSERT_EQ(Downloaded<uint16_t>(fused[i].view), Downloaded<uint16_t>(plain[i].view)) << rows;
+      ASSERT_EQ(memory.Get(fused[i].view), memory.Get(plain[i].view)) << rows;
       const Activation separate = memory.WithQuantised(fused[i].view);
-      Kernels().quantise_rows(separate);
+      memory.kernels().quantise_rows(separate);
       const QuantisedRows& q = fused[i].quantised;
-      ASSERT_EQ(Downloaded<uint8_t>(q.data), Downloaded<uint8_t>(separate.quantised.data)) << rows;
-      ASSERT_EQ(Downloaded<float>(q.scales), Downloaded<float>(separate.quantised.scales)) << rows;
+      ASSERT_EQ(memory.Get<uint8_t>(q.data), memory.Get<uint8_t>(separate.quantised.data)) << rows;
+      ASSERT_EQ(memory.Get<float>(q.scales), memory.Get<float>(separate.quantised.scales)) << rows;
     }
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Kernels,
                          QuantisingKernel,
-                         ::testing::ValuesIn(Producers()),
-                         [](const auto& producer) { return producer.param.name; });
+                         ::testing::Combine(::testing::ValuesIn(Producers()), ::testing::Bool()),
+                         [](const auto& run) {
+                           return std::get<0>(run.param).name +
+                                  std::string(std::get<1>(run.param) ? "Bf16" : "Fp32");
+                         });
 
 // By the definition: a scale for each 128 elements of a row, [block][row], and the nearest e4m3.
 TEST(QuantiseRows, ScalesTheLargestOfEachBlockTo448) {
@@ -181,10 +186,10 @@ TEST(QuantiseRows, ScalesTheLargestOfEachBlockTo448) {
   constexpr int64_t kCols = 384;
   Memory memory;
   const Activation x = memory.WithQuantised(memory.Random(kRows, kCols));
-  Kernels().quantise_rows(x);
-  const auto values = Downloaded<uint16_t>(x.view);
-  const auto bytes = Downloaded<uint8_t>(x.quantised.data);
-  const auto scales = Downloaded<float>(x.quantised.scales);
+  memory.kernels().quantise_rows(x);
+  const auto values = memory.Get<uint16_t>(x.view);
+  const auto bytes = memory.Get<uint8_t>(x.quantised.data);
+  const auto scales = memory.Get<float>(x.quantised.scales);
   for (int64_t row = 0; row < kRows; ++row) {
     for (int64_t block = 0; block < kCols / 128; ++block) {
       const auto at = [&](int64_t i) { return static_cast<size_t>(row * kCols + block * 128 + i); };
@@ -212,11 +217,11 @@ TEST(QuantiseRows, MakesZerosOfABlockThatIsTooSmallForAScale) {
     values[256 + i] = 1e-34F;
   }
   const Activation x = memory.WithQuantised(memory.Rows(3, 128, values));
-  Kernels().quantise_rows(x);
-  const auto bytes = Downloaded<uint8_t>(x.quantised.data);
+  memory.kernels().quantise_rows(x);
+  const auto bytes = memory.Get<uint8_t>(x.quantised.data);
   EXPECT_EQ(std::vector<uint8_t>(bytes.begin(), bytes.begin() + 256), std::vector<uint8_t>(256, 0));
   EXPECT_EQ(bytes[256], F8E4M3(448.0F).bits);
-  const auto scales = Downloaded<float>(x.quantised.scales);
+  const auto scales = memory.Get<float>(x.quantised.scales);
   EXPECT_EQ(scales[0], 0);
   EXPECT_EQ(scales[1], 0);
   EXPECT_GT(scales[2], 0);
@@ -227,8 +232,8 @@ TEST(QuantiseRows, KeepsNaNs) {
   std::vector<float> values(128, 1.0F);
   values[77] = std::numeric_limits<float>::quiet_NaN();
   const Activation x = memory.WithQuantised(memory.Rows(1, 128, values));
-  Kernels().quantise_rows(x);
-  const auto bytes = Downloaded<uint8_t>(x.quantised.data);
+  memory.kernels().quantise_rows(x);
+  const auto bytes = memory.Get<uint8_t>(x.quantised.data);
   EXPECT_EQ(bytes[77] & 0x7f, 0x7f);
   EXPECT_EQ(bytes[76], F8E4M3(448.0F).bits);
 }
@@ -240,16 +245,16 @@ TEST(QuantisingKernels, WriteAPartOfTheRowsOfMore) {
   const Activation whole = memory.WithQuantised(memory.Random(kRows, kCols));
   const float* const weight = memory.Put(std::vector<float>(kCols, 1.25F));
   const View x = memory.Random(kRows, kCols);
-  Kernels().rms_norm(whole.Rows(0, 32), x.Rows(0, 32), weight, 1e-5F);
-  Kernels().rms_norm(whole.Rows(32, 16), x.Rows(32, 16), weight, 1e-5F);
+  memory.kernels().rms_norm(whole.Rows(0, 32), x.Rows(0, 32), weight, 1e-5F);
+  memory.kernels().rms_norm(whole.Rows(32, 16), x.Rows(32, 16), weight, 1e-5F);
   EXPECT_FALSE(whole.Rows(32, 16).quantised.is_operand());
   EXPECT_TRUE(whole.quantised.is_operand());
   const Activation separate = memory.WithQuantised(whole.view);
-  Kernels().quantise_rows(separate);
-  EXPECT_EQ(Downloaded<uint8_t>(whole.quantised.data),
-            Downloaded<uint8_t>(separate.quantised.data));
-  EXPECT_EQ(Downloaded<float>(whole.quantised.scales),
-            Downloaded<float>(separate.quantised.scales));
+  memory.kernels().quantise_rows(separate);
+  EXPECT_EQ(memory.Get<uint8_t>(whole.quantised.data),
+            memory.Get<uint8_t>(separate.quantised.data));
+  EXPECT_EQ(memory.Get<float>(whole.quantised.scales),
+            memory.Get<float>(separate.quantised.scales));
 }
 
 TEST(QuantisingKernels, RefuseRowsThatAreNoWholeBlocksOrCannotBeReadInVectors) {
@@ -260,10 +265,11 @@ TEST(QuantisingKernels, RefuseRowsThatAreNoWholeBlocksOrCannotBeReadInVectors) {
   Activation partial = y;
   partial.view = y.view.Cols(0, 192);
   partial.quantised.data = y.quantised.data.Cols(0, 192);
-  EXPECT_THROW(Kernels().rms_norm(partial, x.Cols(0, 192), weight, 1e-5F), std::invalid_argument);
+  EXPECT_THROW(memory.kernels().rms_norm(partial, x.Cols(0, 192), weight, 1e-5F),
+               std::invalid_argument);
   const View odd = memory.Random(16, 257).Cols(1, 256);
-  EXPECT_THROW(Kernels().rms_norm(y, odd, weight, 1e-5F), std::invalid_argument);
-  EXPECT_THROW(Kernels().quantise_rows(x), std::invalid_argument);
+  EXPECT_THROW(memory.kernels().rms_norm(y, odd, weight, 1e-5F), std::invalid_argument);
+  EXPECT_THROW(memory.kernels().quantise_rows(x), std::invalid_argument);
 }
 
 }  // namespace
