@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "tests/support/emulated_device.h"
 #include "tests/worker/model/device_kernels.h"
 #include "tests/worker/model/random_weights.h"
+#include "worker/model/kernel_profile.h"
 #include "worker/model/lora_store.h"
 #include "worker/model/transformer.h"
 
@@ -178,6 +180,31 @@ TEST(DeviceFp8, QuantisesByAPassOfItsOwnOnlyWhatOthersWrote) {
   // Nothing is trained below the first block: its wq, wk and wv have no backward product.
   EXPECT_EQ(g_products, 2 * 7 + 7 + 4);
   EXPECT_EQ(g_passes, 2 + 1 + 1);
+}
+
+TEST(DeviceFp8, IsProfiledUnderTheNamesOfItsWeights) {
+  const KernelTable& kernels = testing::EmulatedKernels(true);
+  const auto weights = MakeRandomDeviceWeights(kParams, kernels, true);
+  const LoraStore store(kParams, {.rank = 8, .target_modules = {"wq"}, .kernels = &kernels});
+  KernelProfile profile(kernels, *weights);
+  Transformer model(*weights,
+                    store,
+                    profile.kernels(),
+                    {.policy = RecomputePolicy::kNothing,
+                     .max_rows = 75,
+                     .max_positions = 45,
+                     .sizes = GpuSizes(75)});
+  const Documents documents;
+  model.ForwardBackward(documents.rows());
+  std::map<std::string, OperationTime> operations;
+  for (const OperationTime& operation : profile.Operations()) {
+    operations[operation.name] = operation;
+  }
+  EXPECT_EQ(operations["w1 forward"].calls, 2);
+  EXPECT_EQ(operations["w1 backward"].calls, 2);
+  EXPECT_EQ(operations["wk backward"].calls, 1);
+  EXPECT_EQ(operations["w1 backward"].flops, 2 * 2 * 80.0 * 256 * 384);
+  EXPECT_EQ(operations["quantise"].calls, 4);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 //    [M / 128] rows of K / 128 scales, from row to row a multiple of 4 (ScaleStride). 1D blocks of
 //    B: [K / 128] rows of N scales, without a stride (QuantisedRows::is_operand).
 //  - "cublasLtMatmul()", fp8: A transposed and B not; pointers and sides for 16 bytes; computed in
-//    CUBLAS_COMPUTE_32F, scaled in CUDA_R_32F; C and D of bf16 may be the same (CheckShapes, Plan).
+//    CUBLAS_COMPUTE_32F, scaled in CUDA_R_32F; C and D in bf16 (CheckShapes, Plan).
 // cuBLAS has them since 12.9 and CUDA 13 asks for a driver of at least 580 (release notes). Fused
 // epilogues are few with them, and none is used.
 #include "worker/kernels/cuda/gemm_quantised.h"
@@ -85,9 +85,10 @@ QuantisedMat InScratch(Scratch& scratch, int64_t rows, int64_t cols) {
 void CheckShapes(const QuantisedRows& x, const QuantisedMat& w) {
   if (x.data.rows % kRowMultiple != 0 || !x.is_operand() || w.data.rows % kQuantBlockSize != 0 ||
       w.data.cols % kQuantBlockSize != 0) {
-    throw std::invalid_argument("fp8 product of " + std::to_string(x.data.rows) + " rows of " +
-                                std::to_string(x.scales.stride) + " and a weight of " +
-                                std::to_string(w.data.rows) + " x " + std::to_string(w.data.cols));
+    throw std::invalid_argument("fp8 product of " + std::to_string(x.data.rows) +
+                                " rows, scales in rows of " + std::to_string(x.scales.stride) +
+                                ", and a weight of " + std::to_string(w.data.rows) + " x " +
+                                std::to_string(w.data.cols));
   }
 }
 }  // namespace
