@@ -3,11 +3,13 @@
 // what the thread before it does, up to the next reduction.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
 
 #include "worker/kernels/cuda/block_table.h"
+#include "worker/kernels/cuda/quantise_blocks.h"
 
 namespace mft::testing {
 
@@ -44,6 +46,23 @@ class EmulatedBlock {
       value = other > value ? other : value;
     });
     return Reduce(values, [](float a, float b) { return a > b ? a : b; });
+  }
+
+  template <int kGroup, int kOutputs, int kWidth, typename Values, typename Use>
+  void ForGroups(int64_t n, const Values& values, const Use& use) {
+    for (int64_t begin = 0; begin < n; begin += kGroup) {
+      float v[kGroup][kOutputs][kWidth];
+      float largest[kOutputs] = {};
+      for (int i = 0; i < kGroup; ++i) {
+        values(begin + i, v[i]);
+        for (int o = 0; o < kOutputs; ++o) {
+          largest[o] = std::max(largest[o], cuda::LargestMagnitude(v[i][o]));
+        }
+      }
+      for (int i = 0; i < kGroup; ++i) {
+        use(begin + i, v[i], largest);
+      }
+    }
   }
 
   template <typename F>

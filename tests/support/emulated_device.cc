@@ -181,25 +181,24 @@ AttentionShape OffsetsOnHost(AttentionShape shape) {
   return shape;
 }
 
-// The product of what the operands are after quantisation, in fp32.
-void GemmQuantised(View y, View x, const QuantisedMat& w, bool transpose_w, float beta) {
-  const int64_t blocks = x.cols / kQuantBlockSize;
-  std::vector<uint8_t> q(static_cast<size_t>(x.rows * x.cols));
-  std::vector<float> scales(static_cast<size_t>(blocks * x.rows));
-  const View q_view = TypedView(q.data(), x.rows, x.cols, ElementType::kF8);
-  cuda::Quantisation<EmulatedDevice, Bf16>::Input(
-      q_view, MatrixView(scales.data(), blocks, x.rows), x);
+// The product of what the operands are, in fp32.
+void GemmQuantised(
+    View y, const QuantisedRows& x, const QuantisedMat& w, bool transpose_w, float beta) {
+  constexpr int64_t kRowMultiple = 16;
+  if (!x.is_operand() || x.data.rows % kRowMultiple != 0) {
+    throw std::invalid_argument("rows that are no operand of an fp8 product");
+  }
   const Access access;
   const auto value = [](View view, int64_t row, int64_t col) {
     F8E4M3 element;
     element.bits = static_cast<uint8_t*>(view.data)[row * view.stride + col];
     return static_cast<float>(element);
   };
-  std::vector<float> left(q.size());
-  for (int64_t i = 0; i < x.rows; ++i) {
-    for (int64_t j = 0; j < x.cols; ++j) {
-      left[static_cast<size_t>(i * x.cols + j)] =
-          value(q_view, i, j) * scales[static_cast<size_t>(j / kQuantBlockSize * x.rows + i)];
+  std::vector<float> left(static_cast<size_t>(x.data.rows * x.data.cols));
+  for (int64_t i = 0; i < x.data.rows; ++i) {
+    for (int64_t j = 0; j < x.data.cols; ++j) {
+      left[static_cast<size_t>(i * x.data.cols + j)] =
+          value(x.data, i, j) * x.scales.row(j / kQuantBlockSize)[i];
     }
   }
   std::vector<float> right(static_cast<size_t>(w.data.rows * w.data.cols));
@@ -211,7 +210,7 @@ void GemmQuantised(View y, View x, const QuantisedMat& w, bool transpose_w, floa
   }
   std::vector<float> product(static_cast<size_t>(y.rows * y.cols));
   CpuKernels().gemm(MatrixView(product.data(), y.rows, y.cols),
-                    MatrixView(left.data(), x.rows, x.cols),
+                    MatrixView(left.data(), x.data.rows, x.data.cols),
                     MatrixView(right.data(), w.data.rows, w.data.cols),
                     {.transpose_b = transpose_w});
   Add(y, product, 1, beta);

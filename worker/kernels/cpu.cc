@@ -190,38 +190,48 @@ void AddExpertKernels(KernelTable& table) {
   };
 }
 
+// On the CPU nothing is quantised.
+template <RowsOf kRows>
+void AddActivationKernels(KernelTable& table) {
+  table.rms_norm = [](const Activation& y, View x, const float* weight, float eps) {
+    ForRows(x.rows,
+            [&](int64_t i) { kRows().rms_norm(y.view.row(i), x.row(i), weight, x.cols, eps); });
+  };
+  table.rms_norm_backward =
+      [](const Activation& dx, View dy, View x, const float* weight, float eps) {
+        ForRows(x.rows, [&](int64_t i) {
+          kRows().rms_norm_backward(dx.view.row(i), dy.row(i), x.row(i), weight, x.cols, eps);
+        });
+      };
+  table.rotary = [](const Activation& x,
+                    const int32_t* position,
+                    const float* angles,
+                    int64_t head_dim,
+                    bool backward) {
+    ForRows(x.view.rows, [&](int64_t i) {
+      kRows().rotary(x.view.row(i),
+                     angles + position[i] * head_dim,
+                     x.view.cols / head_dim,
+                     head_dim,
+                     backward ? -1.0F : 1.0F);
+    });
+  };
+  table.swiglu = [](const Activation& act, View gate, View up) {
+    ForRows(gate.rows,
+            [&](int64_t i) { kRows().swiglu(act.view.row(i), gate.row(i), up.row(i), gate.cols); });
+  };
+  table.swiglu_backward = [](View d_act, const Activation& gate, const Activation& up) {
+    ForRows(d_act.rows, [&](int64_t i) {
+      kRows().swiglu_backward(d_act.row(i), gate.view.row(i), up.view.row(i), d_act.cols);
+    });
+  };
+}
+
 template <RowsOf kRows, GemmOf kGemm>
 KernelTable MakeTable(std::string_view name) {
   KernelTable table;
   table.name = name;
   table.gemm = kGemm;
-  table.rms_norm = [](View y, View x, const float* weight, float eps) {
-    ForRows(x.rows, [&](int64_t i) { kRows().rms_norm(y.row(i), x.row(i), weight, x.cols, eps); });
-  };
-  table.rms_norm_backward = [](View dx, View dy, View x, const float* weight, float eps) {
-    ForRows(x.rows, [&](int64_t i) {
-      kRows().rms_norm_backward(dx.row(i), dy.row(i), x.row(i), weight, x.cols, eps);
-    });
-  };
-  table.rotary =
-      [](View x, const int32_t* position, const float* angles, int64_t head_dim, bool backward) {
-        ForRows(x.rows, [&](int64_t i) {
-          kRows().rotary(x.row(i),
-                         angles + position[i] * head_dim,
-                         x.cols / head_dim,
-                         head_dim,
-                         backward ? -1.0F : 1.0F);
-        });
-      };
-  table.swiglu = [](View act, View gate, View up) {
-    ForRows(act.rows,
-            [&](int64_t i) { kRows().swiglu(act.row(i), gate.row(i), up.row(i), act.cols); });
-  };
-  table.swiglu_backward = [](View d_act, View gate, View up) {
-    ForRows(d_act.rows, [&](int64_t i) {
-      kRows().swiglu_backward(d_act.row(i), gate.row(i), up.row(i), d_act.cols);
-    });
-  };
   table.attention = [](View out, View lse, View q, View k, View v, const AttentionShape& shape) {
     AttentionCpu({kRows(), kGemm}, out, lse, q, k, v, shape);
   };
@@ -245,6 +255,7 @@ KernelTable MakeTable(std::string_view name) {
   table.copy_rows = CopyRows;
   table.zero = Zero;
   table.dropout = DropRows<kRows>;
+  AddActivationKernels<kRows>(table);
   AddExpertKernels<kRows>(table);
   AddTrainingKernels<kRows>(table);
   return table;

@@ -9,12 +9,13 @@
 #include <string_view>
 
 #include "worker/kernels/adamw_element.h"
+#include "worker/kernels/quantised.h"
 #include "worker/kernels/softmax_state.h"
 #include "worker/kernels/view.h"
 
 namespace mft {
 
-inline constexpr int kKernelTableVersion = 6;
+inline constexpr int kKernelTableVersion = 7;
 
 struct AttentionShape {
   int64_t heads = 0;     // H
@@ -74,17 +75,6 @@ struct AdamWArenas {
   int64_t size = 0;
 };
 
-// A frozen weight [O, I] in e4m3 with an fp32 scale for each block of 128 x 128 elements, so that
-// it is the same bytes transposed: numerics.md, "Precision". Sides are multiples of 128.
-inline constexpr int64_t kQuantBlockSize = 128;
-struct QuantisedMat {
-  View data;    // [O, I] kF8
-  View scales;  // [O / 128, I / 128], stride ScaleStride(I)
-};
-constexpr int64_t ScaleStride(int64_t cols) {
-  return (cols / kQuantBlockSize + 3) / 4 * 4;
-}
-
 // Letters: T rows, D, I, O widths, V vocabulary. On the CPU everything is fp32, but for the
 // operands of a product in a table for bf16; sums within a row are fp32, over rows fp64. Every
 // function is deterministic for a given number of threads and, gemm excepted, for any number; each
@@ -92,7 +82,9 @@ constexpr int64_t ScaleStride(int64_t cols) {
 // calls return before their work is done, and it is done in the order of the calls. Matrices of
 // activations, their gradients, matrices of weights and logits have the table's `type`; vectors,
 // factors, lse, gradients of weights and optimizer state are fp32 or what their pointer says. bf16
-// is rounded once, when it is written. Threads: one call at a time.
+// is rounded once, when it is written. On a device with fp8 products what is written to an
+// Activation is quantised as well, if it has memory for that: what quantise_rows gives of the
+// written rows. Threads: one call at a time.
 struct KernelTable {
   int version = kKernelTableVersion;
   std::string_view name;  // "cpu-avx512"
@@ -111,25 +103,26 @@ struct KernelTable {
   void (*gemm)(View y, View a, View b, Gemm options) = nullptr;
 
   // y [T, D] = x / sqrt(mean(x^2) + eps) * weight
-  void (*rms_norm)(View y, View x, const float* weight, float eps) = nullptr;
+  void (*rms_norm)(const Activation& y, View x, const float* weight, float eps) = nullptr;
   // dx [T, D] += gradient of rms_norm at x for dy
-  void (*rms_norm_backward)(View dx, View dy, View x, const float* weight, float eps) = nullptr;
+  void (*rms_norm_backward)(const Activation& dx, View dy, View x, const float* weight, float eps) =
+      nullptr;
 
   // d_weight [D] += sum over rows of dy x / sqrt(mean(x^2) + eps): rms_norm's own weight's gradient
   void (*rms_norm_weight_gradient)(float* d_weight, View dy, View x, float eps) = nullptr;
 
   // Rotates the pairs (2j, 2j+1) of each head of x [T, heads E] in place by the angle of
   // `position`; table [positions, E/2, (cos, sin)]. `backward` rotates the other way.
-  void (*rotary)(View x,
+  void (*rotary)(const Activation& x,
                  const int32_t* position,
                  const float* table,
                  int64_t head_dim,
                  bool backward) = nullptr;
 
   // act [T, F] = silu(gate) * up
-  void (*swiglu)(View act, View gate, View up) = nullptr;
+  void (*swiglu)(const Activation& act, View gate, View up) = nullptr;
   // From d_act [T, F]: gate and up are replaced by their gradients, d_act by act.
-  void (*swiglu_backward)(View d_act, View gate, View up) = nullptr;
+  void (*swiglu_backward)(View d_act, const Activation& gate, const Activation& up) = nullptr;
 
   // out [Tq, H E] = softmax(q k' / sqrt(E)) v, causal within segments; lse [Tq, H] = log sum exp of
   // the scaled scores, in an order that is the table's own.
@@ -210,11 +203,15 @@ struct KernelTable {
   void (*convert)(View y, View x) = nullptr;
   // q from w [O, I] of the table's type.
   void (*quantise)(const QuantisedMat& q, View w) = nullptr;
-  // y [T, O] = x w' + beta y with transpose_w, y [T, I] = x w + beta y without; x is quantised in
-  // blocks of 128 elements of a row. T is a multiple of 16. nullptr: the device has no fp8
-  // products.
-  void (*gemm_quantised)(View y, View x, const QuantisedMat& w, bool transpose_w, float beta) =
-      nullptr;
+  // x.quantised from x.view, where the kernel that wrote these has not done it.
+  void (*quantise_rows)(const Activation& x) = nullptr;
+  // y [T, O] = x w' + beta y with transpose_w, y [T, I] = x w + beta y without. T is a multiple of
+  // 16. REQUIRES x.is_operand(). nullptr: the device has no fp8 products.
+  void (*gemm_quantised)(View y,
+                         const QuantisedRows& x,
+                         const QuantisedMat& w,
+                         bool transpose_w,
+                         float beta) = nullptr;
   // y uniform in [-scale, scale): element i of row r a function of (seed, r, i).
   void (*fill_random)(View y, uint64_t seed, float scale) = nullptr;
 };

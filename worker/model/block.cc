@@ -13,7 +13,10 @@ View Inner(View lora_inner, const LoraGroup& group) {
   return lora_inner.Cols(group.inner_offset, group.inner_cols);
 }
 
-std::array<Projection, 3> Qkv(const BlockWeights& w, View q, View k, View v) {
+std::array<Projection, 3> Qkv(const BlockWeights& w,
+                              const Activation& q,
+                              const Activation& k,
+                              const Activation& v) {
   return {{{&w.wq, q}, {&w.wk, k}, {&w.wv, v}}};
 }
 
@@ -44,7 +47,7 @@ void ForwardAttention(const BlockContext& c,
                       const BlockWeights& w,
                       const BlockAdapters& lora,
                       const Saved& s) {
-  const View norm = c.scratch.norm;
+  const Activation norm = c.scratch.quantised.For(c.scratch.norm);
   c.kernels.rms_norm(norm, s.input, w.attention_norm, Eps(c));
   LoraForward(c.kernels,
               lora.qkv,
@@ -61,10 +64,24 @@ void ForwardAttention(const BlockContext& c,
   LoraForward(c.kernels,
               lora.o,
               Inner(s.lora_inner, lora.o),
-              s.attention,
+              c.scratch.quantised.Operand(c.kernels, s.attention),
               {&o, 1},
               1,
               DropoutAt(c, DropoutSite::kO));
+}
+
+// The gradients of q, k and v, which attention has left in the scratch, before the rotation:
+// operands if they multiply the weights.
+std::array<Projection, 3> RotatedBack(const BlockContext& c, const BlockWeights& w, bool multiply) {
+  const BlockScratch& s = c.scratch;
+  const QuantisedScratch quantised = multiply ? s.quantised : QuantisedScratch();
+  const auto [dq, dk, dv] = quantised.For(std::array{s.dq, s.dk, s.dv});
+  c.kernels.rotary(dq, c.position, c.rotary_table, c.params.head_dim, true);
+  c.kernels.rotary(dk, c.position, c.rotary_table, c.params.head_dim, true);
+  if (dv.quantised.present()) {
+    c.kernels.quantise_rows(dv);
+  }
+  return Qkv(w, dq, dk, dv);
 }
 
 // dx: gradient of the residual h in, of the block's input out.
@@ -72,15 +89,15 @@ void BackwardAttention(const BlockContext& c,
                        const BlockWeights& w,
                        const BlockAdapters& lora,
                        const Saved& s,
-                       View dx,
+                       const Activation& dx,
                        bool need_dx) {
   const BlockScratch& scratch = c.scratch;
-  const Projection o{&w.wo, dx};
+  const Projection o{&w.wo, scratch.quantised.Operand(c.kernels, dx)};
   const View d_o = Inner(scratch.d_inner, lora.o);
   LoraBackwardInner(c.kernels, lora.o, d_o, Inner(s.lora_inner, lora.o), {&o, 1});
   LoraBackwardA(c.kernels, lora.o, d_o, s.attention, DropoutAt(c, DropoutSite::kO));
   if (w.grads != nullptr) {
-    AddWeightGrad(c.kernels, w.grads->wo, dx, s.attention);
+    AddWeightGrad(c.kernels, w.grads->wo, dx.view, s.attention);
   }
   if (!need_dx && lora.qkv.inner_cols == 0) {
     return;
@@ -97,9 +114,7 @@ void BackwardAttention(const BlockContext& c,
                                 .k = s.k,
                                 .v = s.v},
                                c.attention);
-  c.kernels.rotary(scratch.dq, c.position, c.rotary_table, c.params.head_dim, true);
-  c.kernels.rotary(scratch.dk, c.position, c.rotary_table, c.params.head_dim, true);
-  const auto qkv = Qkv(w, scratch.dq, scratch.dk, scratch.dv);
+  const auto qkv = RotatedBack(c, w, need_dx);
   const View d_qkv = Inner(scratch.d_inner, lora.qkv);
   LoraBackwardInner(c.kernels, lora.qkv, d_qkv, Inner(s.lora_inner, lora.qkv), qkv);
   if (lora.qkv.inner_cols > 0 || w.grads != nullptr) {
@@ -137,7 +152,7 @@ void BlockBackward(const BlockContext& context,
                    const BlockWeights& weights,
                    const BlockAdapters& adapters,
                    const Saved& saved,
-                   View dx,
+                   const Activation& dx,
                    bool need_dx) {
   if (!Keeps(context.policy, ActivationSlot::kQ)) {
     ForwardAttention(context, weights, adapters, saved);

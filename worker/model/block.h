@@ -10,6 +10,7 @@
 #include "common/checkpoint/activation_plan.h"
 #include "worker/model/dropout.h"
 #include "worker/model/lora_linear.h"
+#include "worker/model/quantised_scratch.h"
 #include "worker/model/routing.h"
 
 namespace mft {
@@ -44,6 +45,7 @@ struct BlockScratch {
   View dv;           // [T, K E]
   View d_inner;      // [T, S]
   View act;          // [M, F] M: rows that the MLP works on at a time, at most T
+  QuantisedScratch quantised;
   // Mixture of experts only. Not const: one expert's work after the other's.
   View expert_rows;            // [M, D] an expert's input, output, or gradient
   View router;                 // [M, experts] logits, then their gradient
@@ -84,16 +86,16 @@ void BlockForward(const BlockContext& context,
                   const Saved& saved,
                   View out);
 
-// dx [T, D]: gradient of `out` in, gradient of `input` out. Adds the adapters' gradients to their
-// views, and those of weights that are trained themselves (BlockWeights::grads; REQUIRES need_dx).
-// Computes again what the context's policy did not keep; uses up gate and up, reads the other slots
-// that were kept. Without `need_dx` (no adapter below this block) dx is left undefined and the
-// products for it are spared.
+// dx [T, D]: gradient of `out` in, gradient of `input` out, quantised both times where it has
+// memory for that. Adds the adapters' gradients to their views, and those of weights that are
+// trained themselves (BlockWeights::grads; REQUIRES need_dx). Computes again what the context's
+// policy did not keep; uses up gate and up, reads the other slots that were kept. Without `need_dx`
+// (no adapter below this block) dx is left undefined and the products for it are spared.
 void BlockBackward(const BlockContext& context,
                    const BlockWeights& weights,
                    const BlockAdapters& adapters,
                    const Saved& saved,
-                   View dx,
+                   const Activation& dx,
                    bool need_dx);
 
 }  // namespace mft

@@ -15,8 +15,12 @@ inline InputDropout DropoutAt(const BlockContext& c, DropoutSite site, int64_t b
 }
 
 // dx += gradient of rms_norm at x for dy, and d_weight, if it is trained, that of its weight.
-inline void BackwardNorm(
-    const BlockContext& c, View dx, View dy, View x, const float* weight, float* d_weight) {
+inline void BackwardNorm(const BlockContext& c,
+                         const Activation& dx,
+                         View dy,
+                         View x,
+                         const float* weight,
+                         float* d_weight) {
   if (d_weight != nullptr) {
     c.kernels.rms_norm_weight_gradient(d_weight, dy, x, Eps(c));
   }

@@ -66,14 +66,26 @@ void KernelProfile::Wrap(const char* name) {
   timed_.*kMember = Timed<kMember>::Call;
 }
 
+// Of the weight that a product reads.
+std::string KernelProfile::NameOf(const void* weight) {
+  auto name = g_profile->names_.upper_bound(weight);
+  const bool frozen = name != g_profile->names_.begin() && weight < (--name)->second.end;
+  return frozen ? name->second.name : "adapters";
+}
+
+void KernelProfile::GemmQuantised(
+    View y, const QuantisedRows& x, const QuantisedMat& w, bool transpose_w, float beta) {
+  const Timer timer(StrCat(NameOf(w.data.data), transpose_w ? " forward" : " backward"),
+                    2.0 * static_cast<double>(y.rows) * static_cast<double>(y.cols * x.data.cols));
+  g_profile->inner_.gemm_quantised(y, x, w, transpose_w, beta);
+}
+
 void KernelProfile::Gemm(View y, View a, View b, KernelTable::Gemm options) {
   const char* pass = options.transpose_a   ? " gradient"
                      : options.transpose_b ? " forward"
                                            : " backward";
-  auto weight = g_profile->names_.upper_bound(b.data);
-  const bool frozen = weight != g_profile->names_.begin() && b.data < (--weight)->second.end;
   const int64_t k = options.transpose_a ? a.rows : a.cols;
-  const Timer timer(StrCat(frozen ? weight->second.name : "adapters", pass),
+  const Timer timer(StrCat(NameOf(b.data), pass),
                     2.0 * static_cast<double>(y.rows) * static_cast<double>(y.cols * k));
   g_profile->inner_.gemm(y, a, b, options);
 }
@@ -123,6 +135,10 @@ KernelProfile::KernelProfile(const KernelTable& kernels, WeightSource& weights)
   Wrap<&KernelTable::route_backward>("route backward");
   Wrap<&KernelTable::swiglu_backward_dot>("swiglu backward");
   Wrap<&KernelTable::scale_rows>("scale rows");
+  if (kernels.gemm_quantised != nullptr) {
+    timed_.gemm_quantised = GemmQuantised;
+    Wrap<&KernelTable::quantise_rows>("quantise");
+  }
   g_profile = this;
 }
 

@@ -40,6 +40,9 @@ class KernelProfile {
   struct Timed;
   class Timer;
   static void Gemm(View y, View a, View b, KernelTable::Gemm options);
+  static void GemmQuantised(
+      View y, const QuantisedRows& x, const QuantisedMat& w, bool transpose_w, float beta);
+  static std::string NameOf(const void* weight);
   static void Attention(View out, View lse, View q, View k, View v, const AttentionShape& shape);
   static void AttentionBackward(const KernelTable::AttentionGrad& grad,
                                 const AttentionShape& shape);

@@ -11,7 +11,7 @@ template <typename Body>
 void ForParts(const LoraGroup& group, std::span<const Projection> projections, const Body& body) {
   for (size_t i = 0; i < projections.size(); ++i) {
     if (group.parts[i].present()) {
-      body(group.parts[i], projections[i].y);
+      body(group.parts[i], projections[i].y.view);
     }
   }
 }
@@ -40,17 +40,17 @@ void LoraInner(const KernelTable& kernels,
 void LoraForward(const KernelTable& kernels,
                  const LoraGroup& group,
                  View inner,
-                 View x,
+                 const Activation& x,
                  std::span<const Projection> projections,
                  float beta,
                  const InputDropout& dropout) {
   for (const Projection& projection : projections) {
-    MatMul(kernels, projection.y, x, *projection.weight, beta);
+    MatMul(kernels, projection.y.view, x, *projection.weight, beta);
   }
   if (group.inner_cols == 0) {
     return;
   }
-  LoraInner(kernels, group, inner, x, dropout);
+  LoraInner(kernels, group, inner, x.view, dropout);
   ForParts(group, projections, [&](const LoraPart& part, View y) {
     kernels.gemm(y,
                  inner.Cols(part.inner_col, group.rank),

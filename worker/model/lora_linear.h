@@ -15,7 +15,7 @@ namespace mft {
 // Letters: T rows, I in, O_i out of projection i, S = group.inner_cols.
 struct Projection {
   const FrozenMat* weight = nullptr;
-  View y;  // [T, O_i]; in the backward pass dy
+  Activation y;  // [T, O_i]; in the backward pass dy, an operand where it is multiplied by `weight`
 };
 
 // Writes inner [T, S] = x~ A'. `x` [T, I].
@@ -25,11 +25,12 @@ void LoraInner(const KernelTable& kernels,
                View x,
                const InputDropout& dropout);
 
-// The same, and y_i = x W_i' + beta y_i + scale inner_i B_i'.
+// The same, and y_i = x W_i' + beta y_i + scale inner_i B_i'. x is an operand where a weight is in
+// fp8.
 void LoraForward(const KernelTable& kernels,
                  const LoraGroup& group,
                  View inner,
-                 View x,
+                 const Activation& x,
                  std::span<const Projection> projections,
                  float beta,
                  const InputDropout& dropout);

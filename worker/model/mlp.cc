@@ -48,9 +48,16 @@ Ffn DenseFfn(const BlockContext& c,
       .act = p.act,
       .inner = p.lora_inner,
       .d_inner = p.d_inner,
+      .quantised = c.scratch.quantised,
       .drop_gate_up = DropoutAt(c, DropoutSite::kGateUp, p.begin),
       .drop_down = DropoutAt(c, DropoutSite::kDown, p.begin),
       .grads = w.grads == nullptr ? FfnGrads{} : FfnGrads{w.grads->w1, w.grads->w2, w.grads->w3}};
+}
+
+void NormGateUp(const BlockContext& c, const BlockWeights& w, const MlpPiece& p, const Ffn& ffn) {
+  const Activation norm = c.scratch.quantised.For(p.norm);
+  c.kernels.rms_norm(norm, p.residual, w.ffn_norm, Eps(c));
+  FfnGateUp(ffn, norm);
 }
 
 // `out` holds the residual.
@@ -60,8 +67,7 @@ void ForwardDense(const BlockContext& c,
                   const MlpPiece& p,
                   View out) {
   const Ffn ffn = DenseFfn(c, w, lora, p);
-  c.kernels.rms_norm(p.norm, p.residual, w.ffn_norm, Eps(c));
-  FfnGateUp(ffn, p.norm);
+  NormGateUp(c, w, p, ffn);
   FfnDown(ffn, out, 1);
 }
 
@@ -69,11 +75,10 @@ void BackwardDense(const BlockContext& c,
                    const BlockWeights& w,
                    const BlockAdapters& lora,
                    const MlpPiece& p,
-                   View dx) {
+                   const Activation& dx) {
   const Ffn ffn = DenseFfn(c, w, lora, p);
   if (!Keeps(c.policy, ActivationSlot::kGate)) {
-    c.kernels.rms_norm(p.norm, p.residual, w.ffn_norm, Eps(c));
-    FfnGateUp(ffn, p.norm);
+    NormGateUp(c, w, p, ffn);
   }
   if (!Keeps(c.policy, ActivationSlot::kLoraInner)) {
     FfnDownInner(ffn);
@@ -105,7 +110,7 @@ void MlpBackward(const BlockContext& context,
                  const BlockWeights& weights,
                  const BlockAdapters& adapters,
                  const Saved& saved,
-                 View dx) {
+                 const Activation& dx) {
   const auto& backward = context.params.moe ? BackwardExperts : BackwardDense;
   ForMlpPieces(context, saved, [&](const MlpPiece& piece) {
     backward(context, weights, adapters, piece, dx.Rows(piece.begin, piece.residual.rows));

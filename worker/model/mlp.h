@@ -33,6 +33,6 @@ void MlpBackward(const BlockContext& context,
                  const BlockWeights& weights,
                  const BlockAdapters& adapters,
                  const Saved& saved,
-                 View dx);
+                 const Activation& dx);
 
 }  // namespace mft

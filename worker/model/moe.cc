@@ -103,7 +103,7 @@ void BackwardExperts(const BlockContext& context,
                      const BlockWeights& weights,
                      const BlockAdapters& adapters,
                      const MlpPiece& piece,
-                     View dx) {
+                     const Activation& dx) {
   const BlockContext& c = context;
   Routing& routing = *c.scratch.routing;
   Route(c, weights, piece);
@@ -117,7 +117,7 @@ void BackwardExperts(const BlockContext& context,
     if (!Keeps(c.policy, ActivationSlot::kLoraInner)) {
       FfnDownInner(e.ffn);
     }
-    c.kernels.gather_rows(e.x, dx, e.index);
+    c.kernels.gather_rows(e.x, dx.view, e.index);
     c.kernels.scale_rows(e.x, e.weight);
     FfnBackwardDown(e.ffn, e.x, routing.weighted_of(e.number));
     if (e.ffn.ReadsInput()) {

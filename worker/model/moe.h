@@ -24,6 +24,6 @@ void BackwardExperts(const BlockContext& context,
                      const BlockWeights& weights,
                      const BlockAdapters& adapters,
                      const MlpPiece& piece,
-                     View dx);
+                     const Activation& dx);
 
 }  // namespace mft

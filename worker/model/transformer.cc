@@ -19,7 +19,7 @@ Transformer::Transformer(WeightSource& weights,
       adapters_(adapters),
       kernels_(kernels),
       params_(weights.params()),
-      options_(Fitted(options, kernels)),
+      options_(Fitted(options, kernels, weights)),
       plan_(PlanMemory(params_, adapters.inner_cols(), options_)),
       arena_(static_cast<size_t>(plan_.total()), kernels.memory),
       batch_(kernels.memory, ListBytes(options_)),
@@ -123,8 +123,19 @@ void Transformer::Forward(std::span<const int32_t> tokens, std::span<const int32
   }
 }
 
-// The gradient of the residual stream takes the place of the final one.
+// Of the residual stream: it takes the place of the final one.
+Activation Transformer::Gradient() const {
+  const int64_t rows = tiles_.back().begin + tiles_.back().rows;
+  return {inputs_.back().Rows(0, rows),
+          quantised_gradient_ == nullptr ? QuantisedRows{}
+                                         : QuantisedRowsAt(quantised_gradient_, rows, params_.dim)};
+}
+
 void Transformer::Backward() {
+  const Activation gradient = Gradient();
+  if (gradient.quantised.present()) {
+    kernels_.quantise_rows(gradient);
+  }
   const bool trains_embeddings = weights_.head().grads != nullptr;
   for (int64_t layer = params_.n_layers - 1; layer >= 0; --layer) {
     const BlockLease weights = weights_.Acquire(layer, Phase::kBackward);
@@ -133,7 +144,7 @@ void Transformer::Backward() {
                     *weights,
                     adapters_.block(layer),
                     SavedOf(layer, tile),
-                    inputs_.back().Rows(tile.begin, tile.rows),
+                    gradient.Rows(tile.begin, tile.rows),
                     layer > 0 || trains_embeddings);
     }
   }

@@ -42,6 +42,7 @@ struct TransformerOptions {
   int64_t conversations = 1;  // at once, in generation
   ExecutionSizes sizes = kCpuSizes;
   ElementType type = ElementType::kF32;  // of activations: the kernel table's
+  bool quantised_base = false;           // WeightSource::is_quantised
 };
 
 // What a Transformer will take at most, bytes; the formula of the README.
@@ -125,7 +126,9 @@ class Transformer {
     std::vector<int64_t> pack;
   };
   static size_t ListBytes(const TransformerOptions& options);
-  static TransformerOptions Fitted(TransformerOptions options, const KernelTable& kernels);
+  static TransformerOptions Fitted(TransformerOptions options,
+                                   const KernelTable& kernels,
+                                   const WeightSource& weights);
   static RecomputePlan PolicyOf(const TransformerOptions& options);
   void TakeMemory();
   void TakeTables();
@@ -145,6 +148,7 @@ class Transformer {
   void SetDropout(const Rows& rows);
   void Forward(std::span<const int32_t> tokens, std::span<const int32_t> cu_seqlens);
   void Backward();
+  Activation Gradient() const;
   LossLists CollectLossRows(const Rows& rows) const;
   LossRows PutLossRows(const LossLists& lists);
   void RequireProcessMemory() const;
@@ -187,6 +191,7 @@ class Transformer {
   std::vector<Saved> saved_;
   std::vector<View> inputs_;  // [layers + 1]
   BlockScratch scratch_;
+  std::byte* quantised_gradient_ = nullptr;  // of the residual stream, where the base is in fp8
   LossScratch loss_;
   std::vector<View> cache_keys_, cache_values_;  // [layers] of [conversations x cache_rows, K E]
   std::vector<int64_t> cache_used_;              // [conversations] rows

@@ -85,11 +85,29 @@ int64_t BlocksThatKeep(const RecomputePlan& plan, ActivationSlot slot, int64_t b
 bool KeepsInputs(const TransformerOptions& options) {
   return options.cache_rows == 0;
 }
+
+// Operands of fp8 products: a block's, and the gradient of the residual stream of all rows.
+struct QuantisedBytes {
+  int64_t operands = 0;
+  int64_t gradient = 0;
+};
+QuantisedBytes QuantisedBytesOf(const ModelParams& params, const TransformerOptions& options) {
+  if (!options.quantised_base) {
+    return {};
+  }
+  const int64_t tile = TileRowsOf(options);
+  const int64_t piece = MlpRows(tile, options.sizes);
+  return {QuantisedScratch::Bytes(params, tile, piece, options.training),
+          options.training ? QuantisedRowsBytes(options.max_rows, params.dim) : 0};
+}
 }  // namespace
 
 // Products on a device have sides of kRowMultiple: no tile and no piece may end in between.
-TransformerOptions Transformer::Fitted(TransformerOptions options, const KernelTable& kernels) {
+TransformerOptions Transformer::Fitted(TransformerOptions options,
+                                       const KernelTable& kernels,
+                                       const WeightSource& weights) {
   options.type = kernels.type;
+  options.quantised_base = weights.is_quantised();
   if (kernels.memory != nullptr) {
     for (int64_t* size : {&options.max_rows,
                           &options.max_positions,
@@ -139,6 +157,8 @@ MemoryPlan Transformer::PlanMemory(const ModelParams& params,
               kMaxWorkViews * static_cast<int64_t>(Arena::kAlignment);
   plan.work +=
       options.dropout > 0 ? Bytes(DropoutRows(options), WidestInput(params), options.type) : 0;
+  const QuantisedBytes quantised = QuantisedBytesOf(params, options);
+  plan.work += quantised.operands + quantised.gradient;
   return plan;
 }
 
@@ -209,6 +229,14 @@ void Transformer::TakeWorkMemory() {
     scratch_.dk = take(tile, kv);
     scratch_.dv = take(tile, kv);
     scratch_.d_inner = take(tile, adapters_.inner_cols().per_row);
+  }
+  if (options_.quantised_base) {
+    const QuantisedBytes bytes = QuantisedBytesOf(params_, options_);
+    const auto take_bytes = [this](int64_t count) {
+      return static_cast<std::byte*>(arena_.Take(1, count, ElementType::kF8).data);
+    };
+    scratch_.quantised = {take_bytes(bytes.operands), bytes.operands};
+    quantised_gradient_ = bytes.gradient > 0 ? take_bytes(bytes.gradient) : nullptr;
   }
   if (params_.moe) {
     TakeExpertMemory(piece);

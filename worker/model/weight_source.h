@@ -34,10 +34,12 @@ struct FrozenMat {
   }
 };
 
-// y [T, out] = x W' + beta y
-void MatMul(const KernelTable& kernels, View y, View x, const FrozenMat& w, float beta);
+// y [T, out] = x W' + beta y. A weight in fp8 multiplies x.quantised, which must be an operand.
+void MatMul(
+    const KernelTable& kernels, View y, const Activation& x, const FrozenMat& w, float beta);
 // dx [T, in] = dy W + beta dx
-void MatMulT(const KernelTable& kernels, View dx, View dy, const FrozenMat& w, float beta);
+void MatMulT(
+    const KernelTable& kernels, View dx, const Activation& dy, const FrozenMat& w, float beta);
 
 struct ExpertWeights {
   FrozenMat w1, w2, w3;
@@ -87,6 +89,8 @@ class WeightSource {
   virtual BlockLease Acquire(int64_t block, Phase phase) = 0;
   virtual const HeadWeights& head() const = 0;
   virtual int64_t resident_bytes() const = 0;
+  // Whether the projections of blocks are in fp8.
+  virtual bool is_quantised() const { return false; }
 };
 
 // Whether the resident source uses a tensor where the mapped file has it; others are copied as

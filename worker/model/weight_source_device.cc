@@ -22,6 +22,7 @@ class ResidentDeviceWeights final : public WeightSource {
  public:
   ResidentDeviceWeights(const DeviceModel& model, const DeviceFill& fill)
       : params_(model.params),
+        is_quantised_(model.quantise),
         layout_(ModelTensors(params_), {model.kernels.type, model.quantise}),
         memory_(AllocateOnDevice(
             *model.kernels.memory, static_cast<size_t>(layout_.bytes()), "the model's weights")) {
@@ -39,9 +40,11 @@ class ResidentDeviceWeights final : public WeightSource {
   }
   const HeadWeights& head() const override { return head_; }
   int64_t resident_bytes() const override { return layout_.bytes(); }
+  bool is_quantised() const override { return is_quantised_; }
 
  private:
   const ModelParams params_;
+  const bool is_quantised_;
   const DeviceLayout layout_;
   const DeviceBuffer memory_;
   std::vector<BlockWeights> blocks_;

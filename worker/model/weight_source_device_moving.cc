@@ -25,6 +25,7 @@ class MovingDeviceWeights : public WeightSource {
   // `slot_multiple`: of bytes.
   MovingDeviceWeights(const DeviceModel& model, const DeviceFill& fill, size_t slot_multiple)
       : params_(model.params),
+        is_quantised_(model.quantise),
         kernels_(model.kernels),
         fill_(fill),
         head_layout_(TensorsOfHead(params_), {kernels_.type, model.quantise}) {
@@ -45,6 +46,7 @@ class MovingDeviceWeights : public WeightSource {
 
   const ModelParams& params() const override { return params_; }
   const HeadWeights& head() const override { return head_; }
+  bool is_quantised() const override { return is_quantised_; }
   int64_t resident_bytes() const override {
     return head_layout_.bytes() + static_cast<int64_t>(slots_.size() * slot_bytes_);
   }
@@ -105,6 +107,7 @@ class MovingDeviceWeights : public WeightSource {
   }
 
   const ModelParams params_;
+  const bool is_quantised_;
   const KernelTable& kernels_;
   DeviceFill fill_;    // while weights are being filled
   DeviceBuffer wide_;  // as long

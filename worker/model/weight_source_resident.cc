@@ -44,20 +44,22 @@ bool UsedWhereMapped(const TensorEntry& tensor) {
   return readable && reinterpret_cast<uintptr_t>(tensor.data.data()) % DTypeSize(tensor.dtype) == 0;
 }
 
-void MatMul(const KernelTable& kernels, View y, View x, const FrozenMat& w, float beta) {
+void MatMul(
+    const KernelTable& kernels, View y, const Activation& x, const FrozenMat& w, float beta) {
   if (w.format == WeightFormat::kF8) {
-    kernels.gemm_quantised(y, x, {w.data, w.scales}, true, beta);
+    kernels.gemm_quantised(y, x.quantised, {w.data, w.scales}, true, beta);
     return;
   }
-  kernels.gemm(y, x, w.data, {.transpose_b = true, .beta = beta});
+  kernels.gemm(y, x.view, w.data, {.transpose_b = true, .beta = beta});
 }
 
-void MatMulT(const KernelTable& kernels, View dx, View dy, const FrozenMat& w, float beta) {
+void MatMulT(
+    const KernelTable& kernels, View dx, const Activation& dy, const FrozenMat& w, float beta) {
   if (w.format == WeightFormat::kF8) {
-    kernels.gemm_quantised(dx, dy, {w.data, w.scales}, false, beta);
+    kernels.gemm_quantised(dx, dy.quantised, {w.data, w.scales}, false, beta);
     return;
   }
-  kernels.gemm(dx, dy, w.data, {.beta = beta});
+  kernels.gemm(dx, dy.view, w.data, {.beta = beta});
 }
 
 std::unique_ptr<WeightSource> MakeResidentWeights(std::shared_ptr<const ModelWeights> files) {

@@ -66,11 +66,10 @@ int64_t AttentionBytes(const ModelParams& params, int64_t rows) {
   return rows * (q * (2 + 4) + 2 * 2 * (q + kv) + 2 * params.n_heads * 4);
 }
 
-// Of an fp8 product: its quantised input, and a transposed weight.
-int64_t QuantisedOperandBytes(const ModelParams& params, int64_t rows) {
+// Of an fp8 product of the backward pass: the largest weight transposed, and its scales.
+int64_t TransposedWeightBytes(const ModelParams& params) {
   const int64_t widest = std::max(params.hidden_dim, params.n_heads * params.head_dim);
-  const int64_t scales_of_block = kQuantBlockSize / static_cast<int64_t>(sizeof(float));
-  return (rows + params.dim) * widest * (scales_of_block + 1) / scales_of_block;
+  return params.dim * widest + 4 * ScaleStride(params.dim) * ScaleStride(widest);
 }
 
 DeviceWeightBytes WeightBytesOnDevice(const MemoryJob& job) {
@@ -98,8 +97,8 @@ MemoryForecast ForecastOnDevice(const MemoryJob& job,
   const int64_t copy = type == ElementType::kBF16 ? ElementBytes(type) : 0;
   const int64_t trained = job.full ? TotalParameters(job.params)
                                    : LoraParameters(job.params, job.rank, job.target_modules);
-  const int64_t operands = job.quantise ? QuantisedOperandBytes(job.params, rows) : 0;
-  return {.program = kDeviceRuntimeBytes + AttentionBytes(job.params, rows) + operands,
+  const int64_t transposed = job.quantise ? TransposedWeightBytes(job.params) : 0;
+  return {.program = kDeviceRuntimeBytes + AttentionBytes(job.params, rows) + transposed,
           .weights = {.copied = job.full ? 0 : FrozenOnDevice(job, placement)},
           .trained = (kTrainedStateBytes + copy) * trained,
           .activations = plan.total()};
@@ -200,15 +199,16 @@ MemoryForecast ForecastMemory(const MemoryJob& job,
                .copied = job.weights.head + 2 * job.weights.block};
   }
   const int64_t rows = ChunkRows(job.microbatch_rows, job.longest_document, sizes);
-  const MemoryPlan plan = Transformer::PlanMemory(
-      job.params,
-      LoraInnerColumns(job.params, job.rank, job.target_modules),
-      {.policy = policy,
-       .max_rows = rows,
-       .max_positions = job.longest_document,
-       .dropout = job.dropout,
-       .sizes = sizes,
-       .type = job.device == nullptr ? ElementType::kF32 : job.device->type});
+  const MemoryPlan plan =
+      Transformer::PlanMemory(job.params,
+                              LoraInnerColumns(job.params, job.rank, job.target_modules),
+                              {.policy = policy,
+                               .max_rows = rows,
+                               .max_positions = job.longest_document,
+                               .dropout = job.dropout,
+                               .sizes = sizes,
+                               .type = job.device == nullptr ? ElementType::kF32 : job.device->type,
+                               .quantised_base = job.quantise});
   if (job.device != nullptr) {
     return ForecastOnDevice(job, plan, rows, placement);
   }

@@ -31,6 +31,12 @@ class Args {
 
   // Normal values, of the table's type where none is given.
   View Matrix(int64_t rows, int64_t cols) { return Typed(rows, cols, kernels_.type); }
+  // The same with memory for what they are when quantised.
+  Activation Quantised(int64_t rows, int64_t cols) {
+    auto* const at =
+        static_cast<std::byte*>(Take(static_cast<size_t>(QuantisedRowsBytes(rows, cols))));
+    return {Matrix(rows, cols), QuantisedRowsAt(at, rows, cols)};
+  }
   View Floats(int64_t rows, int64_t cols) { return Typed(rows, cols, ElementType::kF32); }
   template <typename T>
   T* List(const std::vector<T>& values) {
@@ -283,9 +289,13 @@ void MultiplyQuantised(const KernelTable& k, Args& args) {
                        scales.Cols(0, kIn / kQuantBlockSize)};
   const View y = args.Matrix(kQuantRows, kOut);
   const View dx = args.Matrix(kQuantRows, kIn);
+  const Activation x = args.Quantised(kQuantRows, kIn);
+  const Activation dy = args.Quantised(kQuantRows, kOut);
   k.quantise(q, w);
-  k.gemm_quantised(y, args.Matrix(kQuantRows, kIn), q, true, 0);
-  k.gemm_quantised(dx, args.Matrix(kQuantRows, kOut), q, false, 1);
+  k.quantise_rows(x);
+  k.quantise_rows(dy);
+  k.gemm_quantised(y, x.quantised, q, true, 0);
+  k.gemm_quantised(dx, dy.quantised, q, false, 1);
   args.Result(y);
   args.Result(dx);
 }

@@ -196,52 +196,6 @@ INSTANTIATE_TEST_SUITE_P(Fixtures,
                            return name;
                          });
 
-// The base in fp8: its products round to 3 bits of mantissa, everything else is that of bf16.
-TEST(DeviceFp8, StaysNearBf16) {
-  const KernelTable& kernels = DeviceKernels(true);
-  const ModelParams params{.dim = 256,
-                           .n_layers = 2,
-                           .head_dim = 64,
-                           .hidden_dim = 384,
-                           .n_heads = 4,
-                           .n_kv_heads = 2,
-                           .norm_eps = 1e-5,
-                           .vocab_size = 512,
-                           .rope_theta = 10000};
-  if (!CanQuantise(params, kernels).ok()) {
-    GTEST_SKIP() << CanQuantise(params, kernels).message();
-  }
-  std::vector<int32_t> tokens;
-  for (int32_t i = 0; i < 75; ++i) {  // no multiple of 16
-    tokens.push_back(i * 37 % 512);
-  }
-  const std::vector<float> weight(tokens.size(), 1.0F / 75);
-  const std::vector<int32_t> cu_seqlens = {0, 30, 75};
-  const Rows rows{tokens, tokens, weight, cu_seqlens};
-  std::vector<std::vector<float>> gradients;
-  std::vector<double> losses;
-  for (const bool quantise : {false, true}) {
-    const DeviceModel device_model{params, kernels, quantise};
-    const auto weights = MakeDeviceWeights(device_model, FillWithRandom(device_model));
-    LoraStore store(
-        params, {.rank = 8, .target_modules = {"wq", "wv", "wo", "w1", "w2"}, .kernels = &kernels});
-    testing::Noise(7).Fill(store.master(), 0.1F);
-    store.Upload();
-    Transformer model(*weights,
-                      store,
-                      kernels,
-                      {.policy = RecomputePolicy::kNothing,
-                       .max_rows = 75,
-                       .max_positions = 45,
-                       .sizes = GpuSizes(75)});
-    losses.push_back(model.ForwardBackward(rows));
-    gradients.push_back(GradOf(store));
-  }
-  EXPECT_NE(losses[1], losses[0]);
-  EXPECT_NEAR(losses[1] / losses[0], 1, 2e-2);
-  EXPECT_GE(Cosine(gradients[1], gradients[0]), 0.98);
-}
-
 TEST(DeviceFullStore, TrainsEveryWeightAsTheCpuDoes) {
   const std::string dir = testing::Fixture("train/full");
   const ModelParams params = ReadModelParams(dir + "/model").value();

@@ -245,6 +245,11 @@ TEST(MemoryPlanner, ShortensChunksOnADeviceBeforeItRecomputes) {
   const MemoryForecast fp8 =
       ForecastMemory(job, RecomputePolicy::kNothing, WeightPlacement::kResident, GpuSizes(16'384));
   EXPECT_LT(fp8.weights.copied, wide.forecast.weights.copied * 6 / 10);
+  // Its products have operands: the gradients of gate and up at once, and that of the residual
+  // stream.
+  EXPECT_EQ(fp8.activations - wide.forecast.activations,
+            2 * QuantisedRowsBytes(16'384, job.params.hidden_dim) +
+                QuantisedRowsBytes(16'384, job.params.dim));
 }
 
 }  // namespace

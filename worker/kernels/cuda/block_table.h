@@ -7,6 +7,9 @@
 // Block, shared by kThreads threads, which all call the same functions in the same order:
 //   ForEach(n, f)   f(i) for each i < n, in no order; what one element writes no other may read
 //   Sum(n, f), Max(n, f)   over f(i), the same for every thread; a barrier
+//   ForGroups<kGroup, kOutputs, kWidth>(n, values, use)   for each i < n values(i, v) and then
+//                   use(i, v, largest), v [kOutputs][kWidth], largest [kOutputs] the largest
+//                   magnitude in the group of kGroup neighbours of i, of which n is a multiple
 //   Once(f)         one thread
 //   Lanes<k>, ForLanes(n, lanes, f)   values of a warp's threads: element i stays with its own
 #pragma once
@@ -16,8 +19,6 @@
 #include <type_traits>
 
 #include "worker/kernels/cuda/attention_blocks.h"
-#include "worker/kernels/cuda/ffn_blocks.h"
-#include "worker/kernels/cuda/norm_blocks.h"
 #include "worker/kernels/cuda/optimizer_blocks.h"
 #include "worker/kernels/cuda/row_blocks.h"
 #include "worker/kernels/cuda/softmax_blocks.h"
@@ -147,94 +148,6 @@ struct FlatArenas {
 
   static void Fold(double* total, double* sum) {
     Device::template Launch<kWarp>(1, FoldSum{total, sum});
-  }
-};
-
-// Activations of the table's type T.
-template <typename Device, typename T>
-struct Activations {
-  static void RmsNorm(View y, View x, const float* weight, float eps) {
-    WithWidth<T>(IsVectorised<T>(y) && IsVectorised<T>(x), [&](auto width) {
-      Device::template Launch<kRowThreads>(
-          x.rows, RmsNormRow<T, width()>{RowsOf<T>(y), RowsOf<T>(x), weight, eps});
-    });
-  }
-
-  static void RmsNormBackward(View dx, View dy, View x, const float* weight, float eps) {
-    WithWidth<T>(IsVectorised<T>(dx) && IsVectorised<T>(dy) && IsVectorised<T>(x), [&](auto width) {
-      Device::template Launch<kRowThreads>(
-          x.rows,
-          RmsNormBackwardRow<T, width()>{RowsOf<T>(dx), RowsOf<T>(dy), RowsOf<T>(x), weight, eps});
-    });
-  }
-
-  static void NormWeightGradient(float* d_weight, View dy, View x, float eps) {
-    using Gradient = RmsNormWeightGradient<T>;
-    auto* const inverse =
-        static_cast<float*>(Device::Scratch(static_cast<size_t>(x.rows) * sizeof(float)));
-    Device::template Launch<kRowThreads>(x.rows, InverseRmsOfRow<T>{RowsOf<T>(x), eps, inverse});
-    Device::template Launch<kWarp>(
-        CeilDiv(x.cols, Gradient::kColumns),
-        Gradient{RowsOf<T>(dy), RowsOf<T>(x), x.rows, inverse, d_weight});
-  }
-
-  static void Rotary(
-      View x, const int32_t* position, const float* table, int64_t head_dim, bool backward) {
-    WithWidth<T>(IsVectorised<T>(x) && head_dim % TypeOf<T>::kVector == 0, [&](auto width) {
-      Device::template Launch<kRowThreads>(
-          x.rows,
-          RotaryRow<T, width()>{RowsOf<T>(x), position, table, head_dim, backward ? -1.0F : 1.0F});
-    });
-  }
-
-  static void Swiglu(View act, View gate, View up) {
-    WithWidth<T>(
-        IsVectorised<T>(act) && IsVectorised<T>(gate) && IsVectorised<T>(up), [&](auto width) {
-          Device::template Launch<kRowThreads>(
-              act.rows, SwigluRow<T, width()>{RowsOf<T>(act), RowsOf<T>(gate), RowsOf<T>(up)});
-        });
-  }
-
-  static void SwigluBackward(View d_act, View gate, View up) {
-    SwigluBackwardDot(d_act, gate, up, nullptr);
-  }
-
-  static void SwigluBackwardDot(View d_act, View gate, View up, float* dot) {
-    WithWidth<T>(
-        IsVectorised<T>(d_act) && IsVectorised<T>(gate) && IsVectorised<T>(up), [&](auto width) {
-          Device::template Launch<kRowThreads>(
-              d_act.rows,
-              SwigluBackwardRow<T, width()>{RowsOf<T>(d_act), RowsOf<T>(gate), RowsOf<T>(up), dot});
-        });
-  }
-
-  static void Dropout(View y, View x, const DropoutMask& mask, bool add) {
-    const DropoutRowKey key = elementwise::DropoutKeyOf(mask.key, mask.probability);
-    WithWidth<T>(IsVectorised<T>(y) && IsVectorised<T>(x), [&](auto width) {
-      Device::template Launch<kRowThreads>(
-          x.rows,
-          DropoutRow<T, width()>{RowsOf<T>(y), RowsOf<T>(x), mask.pack, mask.row, key, add});
-    });
-  }
-
-  static void FoldSoftmax(
-      SoftmaxState* state, View logits, int64_t first, const int32_t* target, View sums) {
-    WithWidth<T>(IsVectorised<T>(logits), [&](auto width) {
-      Device::template Launch<kLogitThreads>(
-          logits.rows,
-          FoldSoftmaxRow<T, width()>{state, RowsOf<T>(logits), first, target, RowsOf<T>(sums)});
-    });
-  }
-
-  static void SoftmaxGradient(View logits,
-                              const SoftmaxState* state,
-                              int64_t first,
-                              const int32_t* target,
-                              const float* exp_factor,
-                              const float* target_factor) {
-    Device::template Launch<kLogitThreads>(
-        logits.rows,
-        SoftmaxGradientRow<T>{RowsOf<T>(logits), state, first, target, exp_factor, target_factor});
   }
 };
 

@@ -7,6 +7,8 @@
 #include <cuda_runtime.h>
 
 #include "worker/kernels/cuda/block_table.h"
+#include "worker/kernels/cuda/norm_blocks.h"
+#include "worker/kernels/cuda/quantise_blocks.h"
 #include "worker/kernels/cuda/runtime.h"
 
 namespace mft::cuda {
@@ -51,6 +53,27 @@ class CudaBlock {
       max = value > max ? value : max;
     }
     return Reduce(max, [](float a, float b) { return a > b ? a : b; });
+  }
+
+  template <int kGroup, int kOutputs, int kWidth, typename Values, typename Use>
+  __device__ void ForGroups(int64_t n, const Values& values, const Use& use) {
+    static_assert(kGroup <= kWarp && kWarp % kGroup == 0);
+    // The group's lanes: its neighbours in the warp may have no element left.
+    const unsigned first = threadIdx.x % kWarp / kGroup * kGroup;
+    const unsigned lanes_of_group = (0xffffffffU >> (kWarp - kGroup)) << first;
+    for (int64_t i = threadIdx.x; i < n; i += kThreads) {
+      float v[kOutputs][kWidth];
+      values(i, v);
+      float largest[kOutputs];
+      for (int o = 0; o < kOutputs; ++o) {
+        largest[o] = LargestMagnitude(v[o]);
+        for (int lanes = kGroup / 2; lanes > 0; lanes /= 2) {
+          const float other = __shfl_xor_sync(lanes_of_group, largest[o], lanes);
+          largest[o] = other > largest[o] ? other : largest[o];
+        }
+      }
+      use(i, v, largest);
+    }
   }
 
   template <typename F>

@@ -3,7 +3,7 @@
 // row a block; the bodies are elementwise.h's.
 #pragma once
 
-#include "worker/kernels/cuda/block_load.h"
+#include "worker/kernels/cuda/quantise_blocks.h"
 #include "worker/kernels/dropout_row.h"
 #include "worker/kernels/elementwise.h"
 
@@ -12,7 +12,7 @@ namespace mft::cuda {
 // table [positions, E/2, (cos, sin)]; E is even, and a multiple of kWidth where that is not 1.
 template <typename T, int kWidth>
 struct RotaryRow {
-  Rows<T> x;
+  WrittenRows<T> x;
   const int32_t* position;
   const float* table;
   int64_t head_dim;
@@ -20,84 +20,89 @@ struct RotaryRow {
 
   template <typename Block>
   MFT_DEVICE void operator()(Block& block, int64_t row) const {
-    T* const in = x(row);
+    T* const in = x.rows(row);
     const float* const angles = table + position[row] * head_dim;
-    constexpr int kPairs = kWidth == 1 ? 1 : kWidth / 2;
-    block.ForEach(x.cols / (2 * kPairs), [&](int64_t i) {
-      const float* const angle = angles + i * 2 * kPairs % head_dim;
-      if constexpr (kWidth == 1) {
+    if constexpr (kWidth == 1) {
+      block.ForEach(x.rows.cols / 2, [&](int64_t i) {
+        const float* const angle = angles + i * 2 % head_dim;
         float a = in[2 * i];
         float b = in[2 * i + 1];
         elementwise::RotatePair(a, b, angle[0], sign * angle[1]);
         in[2 * i] = T(a);
         in[2 * i + 1] = T(b);
-      } else {
-        float v[kWidth];
-        Load<kWidth>(v, in, i);
-        for (int k = 0; k < kPairs; ++k) {
-          elementwise::RotatePair(v[2 * k], v[2 * k + 1], angle[2 * k], sign * angle[2 * k + 1]);
+      });
+    } else {
+      const WrittenRows<T> to[] = {x};
+      WriteRow<kWidth>(block, row, x.rows.cols / kWidth, to, [&](int64_t i, float(&v)[1][kWidth]) {
+        const float* const angle = angles + i * kWidth % head_dim;
+        Load<kWidth>(v[0], in, i);
+        for (int k = 0; k < kWidth; k += 2) {
+          elementwise::RotatePair(v[0][k], v[0][k + 1], angle[k], sign * angle[k + 1]);
         }
-        Store<kWidth>(in, i, v);
-      }
-    });
+      });
+    }
   }
 };
 
 template <typename T, int kWidth>
 struct SwigluRow {
-  Rows<T> act, gate, up;
+  WrittenRows<T> act;
+  Rows<T> gate, up;
 
   template <typename Block>
   MFT_DEVICE void operator()(Block& block, int64_t row) const {
-    T* const out = act(row);
     const T* const gate_row = gate(row);
     const T* const up_row = up(row);
-    block.ForEach(act.cols / kWidth, [&](int64_t i) {
-      float g[kWidth];
+    const WrittenRows<T> to[] = {act};
+    WriteRow<kWidth>(block, row, gate.cols / kWidth, to, [&](int64_t i, float(&v)[1][kWidth]) {
       float u[kWidth];
-      Load<kWidth>(g, gate_row, i);
+      Load<kWidth>(v[0], gate_row, i);
       Load<kWidth>(u, up_row, i);
       for (int k = 0; k < kWidth; ++k) {
-        g[k] = elementwise::Swiglu(g[k], u[k]);
+        v[0][k] = elementwise::Swiglu(v[0][k], u[k]);
       }
-      Store<kWidth>(out, i, g);
     });
   }
 };
 
-// dot, if not null: of the row.
+// dot, if not null: of the row; then nothing is quantised.
 template <typename T, int kWidth>
 struct SwigluBackwardRow {
-  Rows<T> d_act, gate, up;
+  Rows<T> d_act;
+  WrittenRows<T> gate, up;
   float* dot;
 
   template <typename Block>
   MFT_DEVICE void operator()(Block& block, int64_t row) const {
     T* const d_row = d_act(row);
-    T* const gate_row = gate(row);
-    T* const up_row = up(row);
-    const auto element = [&](int64_t i) {
+    T* const gate_row = gate.rows(row);
+    T* const up_row = up.rows(row);
+    // Leaves the gradients of gate and up in v and writes act; returns what dot is the sum of.
+    const auto gradients = [&](int64_t i, float(&v)[2][kWidth]) {
       float d[kWidth];
-      float g[kWidth];
-      float u[kWidth];
       Load<kWidth>(d, d_row, i);
-      Load<kWidth>(g, gate_row, i);
-      Load<kWidth>(u, up_row, i);
+      Load<kWidth>(v[0], gate_row, i);
+      Load<kWidth>(v[1], up_row, i);
       float sum = 0;
       for (int k = 0; k < kWidth; ++k) {
-        sum += elementwise::SwigluBackward(d[k], g[k], u[k]);
+        sum += elementwise::SwigluBackward(d[k], v[0][k], v[1][k]);
       }
       Store<kWidth>(d_row, i, d);
-      Store<kWidth>(gate_row, i, g);
-      Store<kWidth>(up_row, i, u);
       return sum;
     };
     const int64_t packs = d_act.cols / kWidth;
     if (dot == nullptr) {
-      block.ForEach(packs, element);
+      const WrittenRows<T> to[] = {gate, up};
+      WriteRow<kWidth>(block, row, packs, to, gradients);
       return;
     }
-    const float sum = block.Sum(packs, element);
+    const float sum = block.Sum(packs, [&](int64_t i) {
+      float v[2][kWidth];
+      const float of_pack = gradients(i, v);
+      Store<kWidth>(gate_row, i, v[0]);
+      Store<kWidth>(up_row, i, v[1]);
+      return of_pack;
+    });
     block.Once([&] { dot[row] = sum; });
   }
 };

@@ -1,6 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // Letters: y [m, n] of x [m, k] and a weight whose rows are as long as k. To cuBLASLt, which has
-// columns first, the weight is the left operand, transposed, and x the right one (gemm.cc).
+// columns first, the weight is the left operand A, transposed, and x the right one B (gemm.cc): its
+// M is our n, its N our m.
+//
+// What NVIDIA's cuBLAS manual says of such products, and where it is kept:
+//  - "128-element 1D and 128x128 2D Block Scaling": compute capability 9.0 alone
+//    (HasQuantisedGemm); A and B with 1D blocks each or one of them with 2D, never both; D is bf16,
+//    fp16 or fp32, and nothing else has a scale (Plan).
+//  - "Scaling factors layouts": they begin at 16 bytes, M and N are multiples of 4. 2D blocks of A:
+//    [M / 128] rows of K / 128 scales, from row to row a multiple of 4 (ScaleStride). 1D blocks of
+//    B: [K / 128] rows of N scales, without a stride (QuantisedRows::is_operand).
+//  - "cublasLtMatmul()", fp8: A transposed and B not; pointers and sides for 16 bytes; computed in
+//    CUBLAS_COMPUTE_32F, scaled in CUDA_R_32F; C and D in bf16 (CheckShapes, Plan).
+// cuBLAS has them since 12.9 and CUDA 13 asks for a driver of at least 580 (release notes). Fused
+// epilogues are few with them, and none is used.
 #include "worker/kernels/cuda/gemm_quantised.h"
 
 #include <cublasLt.h>
@@ -29,11 +42,11 @@ class Scratch {
  public:
   std::byte* Of(int64_t bytes) {
     if (bytes > size_) {
-      Check(cudaFree(data_), "cudaFree of the quantised operands");
+      Check(cudaFree(data_), "cudaFree of a transposed weight");
       data_ = nullptr;
       size_ = 0;
       const std::string call =
-          "cudaMalloc of " + std::to_string(bytes) + " bytes for quantised operands";
+          "cudaMalloc of " + std::to_string(bytes) + " bytes for a transposed weight";
       const cudaError_t error =
           cudaMalloc(reinterpret_cast<void**>(&data_), static_cast<size_t>(bytes));
       if (error == cudaErrorMemoryAllocation) {
@@ -50,14 +63,9 @@ class Scratch {
   int64_t size_ = 0;
 };
 
-Scratch& ScratchOf(bool weight) {
-  static auto* const of_weights = new Scratch;  // never destroyed: CUDA may be gone by then
-  static auto* const of_inputs = new Scratch;
-  return weight ? *of_weights : *of_inputs;
-}
-
-int64_t InputBytes(int64_t rows, int64_t depth) {
-  return Aligned(rows * depth) + Aligned(rows * (depth / kQuantBlockSize) * 4);
+Scratch& TransposedWeight() {
+  static auto* const scratch = new Scratch;  // never destroyed: CUDA may be gone by then
+  return *scratch;
 }
 
 int64_t WeightBytes(int64_t rows, int64_t cols) {
@@ -74,11 +82,12 @@ QuantisedMat InScratch(Scratch& scratch, int64_t rows, int64_t cols) {
                ElementType::kF32}};
 }
 
-void CheckShapes(View x, const QuantisedMat& w) {
-  if (x.rows % kRowMultiple != 0 || w.data.rows % kQuantBlockSize != 0 ||
+void CheckShapes(const QuantisedRows& x, const QuantisedMat& w) {
+  if (x.data.rows % kRowMultiple != 0 || !x.is_operand() || w.data.rows % kQuantBlockSize != 0 ||
       w.data.cols % kQuantBlockSize != 0) {
-    throw std::invalid_argument("fp8 product of " + std::to_string(x.rows) +
-                                " rows and a weight of " + std::to_string(w.data.rows) + " x " +
+    throw std::invalid_argument("fp8 product of " + std::to_string(x.data.rows) +
+                                " rows, scales in rows of " + std::to_string(x.scales.stride) +
+                                ", and a weight of " + std::to_string(w.data.rows) + " x " +
                                 std::to_string(w.data.cols));
   }
 }
@@ -93,27 +102,19 @@ bool HasQuantisedGemm() {
   return major == kHopper;
 }
 
-int64_t QuantisedGemmBytes(int64_t rows, int64_t widest) {
-  return InputBytes(rows, widest) + WeightBytes(widest, widest);
-}
-
-void GemmQuantised(View y, View x, const QuantisedMat& w, bool transpose_w, float beta) {
+void GemmQuantised(
+    View y, const QuantisedRows& x, const QuantisedMat& w, bool transpose_w, float beta) {
   CheckShapes(x, w);
   QuantisedMat left = w;
   if (!transpose_w) {
-    left = InScratch(ScratchOf(true), w.data.cols, w.data.rows);
+    left = InScratch(TransposedWeight(), w.data.cols, w.data.rows);
     TransposeQuantisedMat(left, w);
   }
-  std::byte* const at = ScratchOf(false).Of(InputBytes(x.rows, x.cols));
-  const View quantised = TypedView(at, x.rows, x.cols, ElementType::kF8);
-  const View scales = MatrixView(
-      reinterpret_cast<float*>(at + Aligned(x.rows * x.cols)), x.cols / kQuantBlockSize, x.rows);
-  QuantiseRows(quantised, scales, x);
   BlasGemm(y,
-           quantised,
+           x.data,
            left.data,
            {.transpose_b = true, .beta = beta},
-           {.of_a = scales.f32(), .of_b = left.scales.f32()});
+           {.of_a = x.scales.f32(), .of_b = left.scales.f32()});
 }
 
 }  // namespace mft::cuda

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "worker/kernels/cuda/activation_table.h"
 #include "worker/kernels/cuda/block_table.h"
 #include "worker/kernels/cuda/quantise_table.h"
 
@@ -117,6 +118,7 @@ KernelTable MakeTable(const DeviceMemory& memory) {
   table.convert = Any::Convert;
   table.fill_random = Any::Random;
   table.quantise = Quantisation<Device, T>::Weight;
+  table.quantise_rows = Quantisation<Device, T>::Input;
   return table;
 }
 

@@ -3,21 +3,21 @@
 // is rounded to T before it is multiplied by the weight, as mistral-finetune does.
 #pragma once
 
-#include "worker/kernels/cuda/block_load.h"
+#include "worker/kernels/cuda/quantise_blocks.h"
 #include "worker/kernels/elementwise.h"
 
 namespace mft::cuda {
 
 template <typename T, int kWidth>
 struct RmsNormRow {
-  Rows<T> y, x;
+  WrittenRows<T> y;
+  Rows<T> x;
   const float* weight;
   float eps;
 
   template <typename Block>
   MFT_DEVICE void operator()(Block& block, int64_t row) const {
     const T* const in = x(row);
-    T* const out = y(row);
     const int64_t packs = x.cols / kWidth;
     const float sum = block.Sum(packs, [&](int64_t i) {
       float v[kWidth];
@@ -29,13 +29,12 @@ struct RmsNormRow {
       return squares;
     });
     const float r = 1.0F / elementwise::Sqrt(sum / static_cast<float>(x.cols) + eps);
-    block.ForEach(packs, [&](int64_t i) {
-      float v[kWidth];
-      Load<kWidth>(v, in, i);
+    const WrittenRows<T> to[] = {y};
+    WriteRow<kWidth>(block, row, packs, to, [&](int64_t i, float(&v)[1][kWidth]) {
+      Load<kWidth>(v[0], in, i);
       for (int k = 0; k < kWidth; ++k) {
-        v[k] = Rounded<T>(v[k] * r) * weight[i * kWidth + k];
+        v[0][k] = Rounded<T>(v[0][k] * r) * weight[i * kWidth + k];
       }
-      Store<kWidth>(out, i, v);
     });
   }
 };
@@ -50,7 +49,8 @@ struct SumPair {
 // dx += r (w dy) - x r^3 / n * sum(w dy x)
 template <typename T, int kWidth>
 struct RmsNormBackwardRow {
-  Rows<T> dx, dy, x;
+  WrittenRows<T> dx;
+  Rows<T> dy, x;
   const float* weight;
   float eps;
 
@@ -58,7 +58,6 @@ struct RmsNormBackwardRow {
   MFT_DEVICE void operator()(Block& block, int64_t row) const {
     const T* const in = x(row);
     const T* const gradient = dy(row);
-    T* const out = dx(row);
     const int64_t packs = x.cols / kWidth;
     const auto n = static_cast<float>(x.cols);
     const SumPair sum = block.Sum(packs, [&](int64_t i) {
@@ -75,17 +74,16 @@ struct RmsNormBackwardRow {
     });
     const float r = 1.0F / elementwise::Sqrt(sum.a / n + eps);
     const float factor = sum.b * r * r * r / n;
-    block.ForEach(packs, [&](int64_t i) {
+    const WrittenRows<T> to[] = {dx};
+    WriteRow<kWidth>(block, row, packs, to, [&](int64_t i, float(&d)[1][kWidth]) {
       float v[kWidth];
       float g[kWidth];
-      float d[kWidth];
       Load<kWidth>(v, in, i);
       Load<kWidth>(g, gradient, i);
-      Load<kWidth>(d, out, i);
+      Load<kWidth>(d[0], dx.rows(row), i);
       for (int k = 0; k < kWidth; ++k) {
-        d[k] += r * weight[i * kWidth + k] * g[k] - factor * v[k];
+        d[0][k] += r * weight[i * kWidth + k] * g[k] - factor * v[k];
       }
-      Store<kWidth>(out, i, d);
     });
   }
 };

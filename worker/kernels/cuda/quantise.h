@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an fp8 product needs of its operands (quantise_blocks.h), on the process's device.
+// What an fp8 product needs of its weight (quantise_blocks.h), on the process's device.
 #pragma once
 
 #include "worker/kernels/kernels.h"
 
 namespace mft::cuda {
 
-// q [T, I] and scales [I / 128, T] of x [T, I] bf16.
-void QuantiseRows(View q, View scales, View x);
 // q' of q, scales too.
 void TransposeQuantisedMat(const QuantisedMat& to, const QuantisedMat& from);
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // To e4m3 in blocks with a scale each: a value is its element times the block's scale, which is the
 // block's largest magnitude / 448. Weights have blocks of 128 x 128, the same bytes for both
-// passes; what they are multiplied by has blocks of 128 elements of a row. cuBLASLt's order of
-// scales: of a weight, rows of blocks, each padded to a multiple of 4; of a factor, block by block
-// all rows.
+// passes; what they are multiplied by has blocks of 128 elements of a row, quantised by the kernel
+// that writes the row (WriteRow), while the elements are in registers, or by a pass of its own. The
+// order of scales is cuBLASLt's (gemm_quantised.cc): of a weight, rows of blocks, each padded to a
+// multiple of 4; of rows, block by block all rows.
 #pragma once
 
 #include "worker/kernels/cuda/block_load.h"
@@ -17,9 +18,118 @@ MFT_DEVICE inline float Magnitude(float value) {
   return value < 0 ? -value : value;
 }
 
-// 0 of a block of zeros.
+// NaN is no magnitude.
+template <int kWidth>
+MFT_DEVICE inline float LargestMagnitude(const float (&values)[kWidth]) {
+  float largest = 0;
+  for (int k = 0; k < kWidth; ++k) {
+    const float magnitude = Magnitude(values[k]);
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return largest;
+}
+
+// 0 of a block of zeros, and of one so small that 1 / scale would be no number.
 MFT_DEVICE inline float ScaleOf(float largest) {
-  return largest / F8E4M3::kLargest;
+  constexpr float kSmallestNormal = 0x1p-126F;
+  const float scale = largest / F8E4M3::kLargest;
+  return scale < kSmallestNormal ? 0.0F : scale;
+}
+
+MFT_DEVICE inline float InverseOf(float scale) {
+  return scale > 0 ? 1.0F / scale : 0.0F;
+}
+
+// QuantisedRows in a kernel.
+struct QuantisedOut {
+  Rows<F8E4M3> q;
+  Rows<float> scales;
+  MFT_DEVICE bool present() const { return q.data != nullptr; }
+};
+
+// An Activation that a kernel writes.
+template <typename T>
+struct WrittenRows {
+  Rows<T> rows;
+  QuantisedOut quantised;
+};
+
+// Elements [kWidth i, kWidth (i + 1)) of a row, in one store.
+template <int kWidth>
+MFT_DEVICE inline void StoreF8(F8E4M3* row,
+                               int64_t i,
+                               const float (&values)[kWidth],
+                               float factor) {
+  static_assert(kWidth % 4 == 0);
+  struct alignas(kWidth) Bytes {
+    uint32_t four[kWidth / 4];
+  };
+  Bytes bytes = {};
+  for (int k = 0; k < kWidth; ++k) {
+    bytes.four[k / 4] |= static_cast<uint32_t>(F8E4M3(values[k] * factor).bits) << (8 * (k % 4));
+  }
+  reinterpret_cast<Bytes*>(row)[i] = bytes;
+}
+
+// Quantises a row of each output: values(i, v) makes its elements [kWidth i, kWidth (i + 1)).
+template <int kWidth, int kOutputs, typename Block, typename Values>
+MFT_DEVICE void QuantiseRow(Block& block,
+                            int64_t row,
+                            int64_t packs,
+                            const QuantisedOut (&to)[kOutputs],
+                            const Values& values) {
+  constexpr int kGroup = static_cast<int>(kQuantBlock) / kWidth;
+  block.template ForGroups<kGroup, kOutputs, kWidth>(
+      packs,
+      values,
+      [&](int64_t i, const float(&v)[kOutputs][kWidth], const float(&largest)[kOutputs]) {
+        for (int o = 0; o < kOutputs; ++o) {
+          const float scale = ScaleOf(largest[o]);
+          StoreF8<kWidth>(to[o].q(row), i, v[o], InverseOf(scale));
+          if (i % kGroup == 0) {
+            to[o].scales(i / kGroup)[row] = scale;
+          }
+        }
+      });
+}
+
+// Writes a row of each output, and quantises what was written where there is memory for it (of all
+// outputs or of none; kWidth is then not 1). values(i, v) makes elements [kWidth i, kWidth (i +
+// 1)).
+template <int kWidth, typename T, int kOutputs, typename Block, typename Values>
+MFT_DEVICE void WriteRow(Block& block,
+                         int64_t row,
+                         int64_t packs,
+                         const WrittenRows<T> (&to)[kOutputs],
+                         const Values& values) {
+  const auto write = [&](int64_t i, float(&v)[kOutputs][kWidth]) {
+    values(i, v);
+    for (int o = 0; o < kOutputs; ++o) {
+      Store<kWidth>(to[o].rows(row), i, v[o]);
+    }
+  };
+  if constexpr (kWidth > 1) {
+    if (to[0].quantised.present()) {
+      QuantisedOut quantised[kOutputs];
+      for (int o = 0; o < kOutputs; ++o) {
+        quantised[o] = to[o].quantised;
+      }
+      QuantiseRow<kWidth>(
+          block, row, packs, quantised, [&](int64_t i, float(&v)[kOutputs][kWidth]) {
+            write(i, v);
+            for (int o = 0; o < kOutputs; ++o) {
+              for (int k = 0; k < kWidth; ++k) {
+                v[o][k] = Rounded<T>(v[o][k]);
+              }
+            }
+          });
+      return;
+    }
+  }
+  block.ForEach(packs, [&](int64_t i) {
+    float v[kOutputs][kWidth];
+    write(i, v);
+  });
 }
 
 // A block of a weight [O, I], block by block of a row of blocks.
@@ -40,7 +150,7 @@ struct QuantiseWeightBlock {
     };
     const float scale = ScaleOf(
         block.Max(kQuantBlock * kQuantBlock, [&](int64_t i) { return Magnitude(value(i)); }));
-    const float inverse = scale > 0 ? 1.0F / scale : 0.0F;
+    const float inverse = InverseOf(scale);
     block.ForEach(kQuantBlock * kQuantBlock, [&](int64_t i) {
       q(block_row * kQuantBlock + i / kQuantBlock)[block_col * kQuantBlock + i % kQuantBlock] =
           F8E4M3(value(i) * inverse);
@@ -49,26 +159,19 @@ struct QuantiseWeightBlock {
   }
 };
 
-// 128 elements of a row of x [T, I], a warp each; scales [I / 128, T].
-template <typename T>
+// A row of x [T, I], by a pass of its own.
+template <typename T, int kWidth>
 struct QuantiseRowBlock {
-  Rows<F8E4M3> q;
+  QuantisedOut to;
   Rows<T> x;
-  Rows<float> scales;
 
   template <typename Block>
-  MFT_DEVICE void operator()(Block& block, int64_t index) const {
-    const int64_t blocks_of_row = x.cols / kQuantBlock;
-    const int64_t row = index / blocks_of_row;
-    const int64_t block_col = index % blocks_of_row;
-    const T* const in = x(row) + block_col * kQuantBlock;
-    F8E4M3* const out = q(row) + block_col * kQuantBlock;
-    const float scale = ScaleOf(
-        block.Max(kQuantBlock, [&](int64_t i) { return Magnitude(static_cast<float>(in[i])); }));
-    const float inverse = scale > 0 ? 1.0F / scale : 0.0F;
-    block.ForEach(kQuantBlock,
-                  [&](int64_t i) { out[i] = F8E4M3(static_cast<float>(in[i]) * inverse); });
-    block.Once([&] { scales(block_col)[row] = scale; });
+  MFT_DEVICE void operator()(Block& block, int64_t row) const {
+    const T* const in = x(row);
+    const QuantisedOut outputs[] = {to};
+    QuantiseRow<kWidth>(block, row, x.cols / kWidth, outputs, [&](int64_t i, float(&v)[1][kWidth]) {
+      Load<kWidth>(v[0], in, i);
+    });
   }
 };
 

@@ -2,12 +2,9 @@
 // Quantisation for whatever runs blocks (block_table.h).
 #pragma once
 
-#include "worker/kernels/cuda/block_table.h"
-#include "worker/kernels/cuda/quantise_blocks.h"
+#include "worker/kernels/cuda/activation_table.h"
 
 namespace mft::cuda {
-
-static_assert(kQuantBlock == kQuantBlockSize);
 
 template <typename Device, typename T>
 struct Quantisation {
@@ -19,10 +16,14 @@ struct Quantisation {
             RowsOf<F8E4M3>(q.data), RowsOf<T>(w), RowsOf<float>(q.scales), blocks_of_row});
   }
 
-  static void Input(View q, View scales, View x) {
-    Device::template Launch<kWarp>(
-        x.rows * (x.cols / kQuantBlock),
-        QuantiseRowBlock<T>{RowsOf<F8E4M3>(q), RowsOf<T>(x), RowsOf<float>(scales)});
+  static void Input(const Activation& x) {
+    if (!x.quantised.present()) {
+      throw std::invalid_argument("rows without memory for what they are when quantised");
+    }
+    AreVectorised<T>({x.view}, {x.quantised});  // or throws
+    Device::template Launch<kRowThreads>(
+        x.view.rows,
+        QuantiseRowBlock<T, TypeOf<T>::kVector>{QuantisedOutOf(x.quantised), RowsOf<T>(x.view)});
   }
 
   static void Transpose(const QuantisedMat& to, const QuantisedMat& from) {

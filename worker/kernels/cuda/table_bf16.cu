@@ -10,10 +10,6 @@ KernelTable BlockTableBF16() {
   return MakeTable<CudaDevice, Bf16>(Memory());
 }
 
-void QuantiseRows(View q, View scales, View x) {
-  Quantisation<CudaDevice, Bf16>::Input(q, scales, x);
-}
-
 void TransposeQuantisedMat(const QuantisedMat& to, const QuantisedMat& from) {
   Quantisation<CudaDevice, Bf16>::Transpose(to, from);
 }
