@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPU's kernel table: rows are shared out over OpenMP threads, each row is done by the
 // instruction set's body.
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -263,13 +266,26 @@ bool HasAvx512() {
          __builtin_cpu_supports("fma");
 }
 
+bool HasAvx512Bf16() {
+  return HasAvx512() && __builtin_cpu_supports("avx512bf16");
+}
+
+// The kernel gives a process AMX's registers when it asks for them, all its threads at once
+// (Documentation/arch/x86/xstate.rst). It refuses where it does not know them.
+bool HasAmxBf16() {
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;
+  return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 bool HasAvx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
 // Best first. MKL's own AVX-512 products are the better ones on the processors it takes them on.
-const std::array<Variant, 5>& Variants() {
-  static const std::array<Variant, 5> variants = {
+const std::array<Variant, 6>& Variants() {
+  static const std::array<Variant, 6> variants = {
       Variant{"avx512",
               HasAvx512(),
               !__builtin_cpu_is("intel"),
@@ -279,9 +295,13 @@ const std::array<Variant, 5>& Variants() {
       Variant{"avx2", HasAvx2(), true, MakeTable<RowKernelsAvx2, GemmCpu>("cpu-avx2")},
       Variant{"baseline", true, true, MakeTable<RowKernelsBaseline, GemmCpu>("cpu-baseline")},
       Variant{"avx512-bf16",
-              HasAvx512() && __builtin_cpu_supports("avx512bf16"),
+              HasAvx512Bf16(),
               false,
               MakeTable<RowKernelsAvx512, GemmBlockedBf16>("cpu-avx512-bf16")},
+      Variant{"avx512-amx-bf16",
+              HasAvx512Bf16() && HasAmxBf16(),
+              false,
+              MakeTable<RowKernelsAvx512, GemmBlockedAmx>("cpu-avx512-amx-bf16")},
   };
   return variants;
 }
@@ -297,7 +317,8 @@ const KernelTable& CpuKernels() {
 }
 
 const KernelTable* CpuBf16Kernels() {
-  return CpuKernelsFor("avx512-bf16");
+  const KernelTable* amx = CpuKernelsFor("avx512-amx-bf16");
+  return amx != nullptr ? amx : CpuKernelsFor("avx512-bf16");
 }
 
 const KernelTable* CpuKernelsFor(std::string_view instruction_set) {
