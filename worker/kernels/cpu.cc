@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPU's kernel table: rows are shared out over OpenMP threads, each row is done by the
 // instruction set's body.
+#include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -270,12 +271,18 @@ bool HasAvx512Bf16() {
   return HasAvx512() && __builtin_cpu_supports("avx512bf16");
 }
 
-// The kernel gives a process AMX's registers when it asks for them, all its threads at once
-// (Documentation/arch/x86/xstate.rst). It refuses where it does not know them.
+// The kernel gives a process AMX's registers when it asks for them, all its threads at once, and
+// refuses where it does not know them (Documentation/arch/x86/xstate.rst).
 bool HasAmxBf16() {
+  constexpr unsigned kBf16AndTiles = 1U << 22 | 1U << 24;
   constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr int kTileData = 18;
-  return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
+         (edx & kBf16AndTiles) == kBf16AndTiles &&
          syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 

@@ -99,16 +99,7 @@ void MultiplyTiles(const GemmTile& t) {
   StoreSums(t, sums);
 }
 
-void PrefetchSums(const GemmTile& t) {
-  for (int64_t i = 0; i < t.rows; ++i) {
-    const float* c = t.c + i * t.c_stride;
-    _mm_prefetch(reinterpret_cast<const char*>(c), _MM_HINT_T0);
-    _mm_prefetch(reinterpret_cast<const char*>(c + t.cols - 1), _MM_HINT_T0);
-  }
-}
-
 void MultiplyTile(const GemmTile& t) {
-  PrefetchSums(t);
   if (t.rows <= kSide) {
     t.cols <= kSide ? MultiplyTiles<1, 1>(t) : MultiplyTiles<1, 2>(t);
   } else {
