@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPU's kernel table: rows are shared out over OpenMP threads, each row is done by the
 // instruction set's body.
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -274,13 +278,32 @@ bool HasAvx512() {
          __builtin_cpu_supports("fma");
 }
 
+bool HasAvx512Bf16() {
+  return HasAvx512() && __builtin_cpu_supports("avx512bf16");
+}
+
+// The kernel gives a process AMX's registers when it asks for them, all its threads at once, and
+// refuses where it does not know them (Documentation/arch/x86/xstate.rst).
+bool HasAmxBf16() {
+  constexpr unsigned kBf16AndTiles = 1U << 22 | 1U << 24;
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
+         (edx & kBf16AndTiles) == kBf16AndTiles &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 bool HasAvx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
 // Best first. MKL's own AVX-512 products are the better ones on the processors it takes them on.
-const std::array<Variant, 5>& Variants() {
-  static const std::array<Variant, 5> variants = {
+const std::array<Variant, 6>& Variants() {
+  static const std::array<Variant, 6> variants = {
       Variant{"avx512",
               HasAvx512(),
               !__builtin_cpu_is("intel"),
@@ -290,9 +313,13 @@ const std::array<Variant, 5>& Variants() {
       Variant{"avx2", HasAvx2(), true, MakeTable<RowKernelsAvx2, GemmCpu>("cpu-avx2")},
       Variant{"baseline", true, true, MakeTable<RowKernelsBaseline, GemmCpu>("cpu-baseline")},
       Variant{"avx512-bf16",
-              HasAvx512() && __builtin_cpu_supports("avx512bf16"),
+              HasAvx512Bf16(),
               false,
               MakeTable<RowKernelsAvx512, GemmBlockedBf16>("cpu-avx512-bf16")},
+      Variant{"avx512-amx-bf16",
+              HasAvx512Bf16() && HasAmxBf16(),
+              false,
+              MakeTable<RowKernelsAvx512, GemmBlockedAmx>("cpu-avx512-amx-bf16")},
   };
   return variants;
 }
@@ -308,7 +335,8 @@ const KernelTable& CpuKernels() {
 }
 
 const KernelTable* CpuBf16Kernels() {
-  return CpuKernelsFor("avx512-bf16");
+  const KernelTable* amx = CpuKernelsFor("avx512-amx-bf16");
+  return amx != nullptr ? amx : CpuKernelsFor("avx512-bf16");
 }
 
 const KernelTable* CpuKernelsFor(std::string_view instruction_set) {

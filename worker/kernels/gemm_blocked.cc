@@ -26,6 +26,10 @@ int64_t CeilDiv(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
+int64_t RoundUp(int64_t value, int64_t step) {
+  return CeilDiv(value, step) * step;
+}
+
 // Packed panels of B, kept from call to call by the calling thread.
 class PanelBuffer {
  public:
@@ -63,9 +67,9 @@ Product MakeProduct(
     const GemmTileKernels& tiles, View y, View a, View b, KernelTable::Gemm options) {
   Product p{.tiles = tiles, .y = y, .a = a, .b = b, .options = options, .m = y.rows, .n = y.cols};
   p.k = options.transpose_a ? a.rows : a.cols;
-  p.panel_rows = CeilDiv(p.m, CeilDiv(p.m, kTileRows));
+  p.panel_rows = RoundUp(CeilDiv(p.m, CeilDiv(p.m, tiles.rows)), tiles.row_step);
   const int64_t lanes = CeilDiv(p.k, tiles.lane_depth);
-  p.depth = CeilDiv(lanes, CeilDiv(lanes, kTileDepth)) * tiles.lane_depth;
+  p.depth = RoundUp(CeilDiv(lanes, CeilDiv(lanes, kTileDepth)), tiles.lane_step) * tiles.lane_depth;
   return p;
 }
 
@@ -146,6 +150,9 @@ void MultiplyBlock(
 // others only when panels change.
 template <typename Sync>
 void Run(const Product& p, float* panels, int thread, int threads, const Sync& sync) {
+  if (p.tiles.begin != nullptr) {
+    p.tiles.begin();
+  }
   for (int64_t begin = 0; begin < p.n; begin += kMaxColPanels * kTileCols) {
     Block block{.begin = begin, .end = std::min(begin + kMaxColPanels * kTileCols, p.n)};
     const int64_t floats = block.panels() * kColPanelFloats;
@@ -163,6 +170,9 @@ void Run(const Product& p, float* panels, int thread, int threads, const Sync& s
         sync();
       }
     }
+  }
+  if (p.tiles.end != nullptr) {
+    p.tiles.end();
   }
 }
 
@@ -192,6 +202,10 @@ void GemmBlocked(View y, View a, View b, KernelTable::Gemm options) {
 
 void GemmBlockedBf16(View y, View a, View b, KernelTable::Gemm options) {
   Multiply(GemmTileAvx512Bf16(), y, a, b, options);
+}
+
+void GemmBlockedAmx(View y, View a, View b, KernelTable::Gemm options) {
+  Multiply(GemmTileAmx(), y, a, b, options);
 }
 
 }  // namespace mft

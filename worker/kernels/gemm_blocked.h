@@ -16,4 +16,8 @@ void GemmBlocked(View y, View a, View b, KernelTable::Gemm options);
 // multiplications of an instruction. y, and products of few rows, are fp32.
 void GemmBlockedBf16(View y, View a, View b, KernelTable::Gemm options);
 
+// The same on the tile registers of AMX: eight times the multiplications of AVX512-BF16 a cycle.
+// REQUIRES AMX's instructions, and that the kernel lets the process use them.
+void GemmBlockedAmx(View y, View a, View b, KernelTable::Gemm options);
+
 }  // namespace mft

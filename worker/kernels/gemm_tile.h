@@ -8,17 +8,19 @@
 namespace mft {
 
 inline constexpr int64_t kTileRows = 14;  // 28 accumulators of 16 floats; 4 registers remain
+inline constexpr int64_t kAmxTileRows = 32;
 inline constexpr int64_t kTileCols = 32;
 inline constexpr int64_t kTileDepth = 256;  // a panel of B, 32 KiB, stays in the first-level cache
 
 // Panels hold lanes of 32 bits: an fp32 value, or the bf16 values of two successive depths, so that
 // both have one shape. kTileDepth and all strides count lanes.
 //
-// Panel of A: rows [kTileRows][kPanelRowStride], or, where A is transposed in memory, by depth
-// [kTileDepth][kPanelDepthStride]. Both are copies without a transposition.
+// Panel of A: rows [rows][kPanelRowStride], or, where A is transposed in memory, by depth
+// [kTileDepth][kPanelDepthStride]. Both are copies without a transposition. (AMX multiplies rows
+// only.)
 inline constexpr int64_t kPanelRowStride = kTileDepth + 16;
 inline constexpr int64_t kPanelDepthStride = 16;
-inline constexpr int64_t kRowPanelFloats = kPanelDepthStride * kPanelRowStride;
+inline constexpr int64_t kRowPanelFloats = kAmxTileRows * kPanelRowStride;
 // Panel of B: [kTileDepth][kTileCols], missing columns zero.
 inline constexpr int64_t kColPanelFloats = kTileDepth * kTileCols;
 
@@ -29,7 +31,7 @@ struct GemmTile {
   float* c = nullptr;
   int64_t c_stride = 0;
   int64_t depth = 0;  // lanes, at most kTileDepth
-  int64_t rows = 0;   // at most kTileRows
+  int64_t rows = 0;   // at most the kernels'
   int64_t cols = 0;   // at most kTileCols
   float alpha = 1;
   float beta = 0;
@@ -49,14 +51,22 @@ struct GemmPart {
 
 // Compiled with the flags of their names: call only where the processor has them.
 struct GemmTileKernels {
-  int64_t lane_depth = 1;  // elements of depth in a lane
-  void (*multiply)(const GemmTile& tile);
-  void (*pack_rows)(float* panel, const GemmPart& a);
-  void (*pack_cols)(float* panel, const GemmPart& b);
+  int64_t rows = kTileRows;  // of a tile
+  int64_t row_step = 1;      // work is done for a multiple of so many rows
+  int64_t lane_depth = 1;    // elements of depth in a lane
+  int64_t lane_step = 1;     // work is done for a multiple of so many lanes
+  void (*multiply)(const GemmTile& tile) = nullptr;
+  void (*pack_rows)(float* panel, const GemmPart& a) = nullptr;
+  void (*pack_cols)(float* panel, const GemmPart& b) = nullptr;
+  // Each thread calls them around its multiplications, where they are there.
+  void (*begin)() = nullptr;
+  void (*end)() = nullptr;
 };
 const GemmTileKernels& GemmTileAvx512();
 // Operands are rounded to bf16 (nearest, ties to even) as they are packed; the products of a pair
 // and the sums are fp32 (VDPBF16PS, which takes denormals for zero).
 const GemmTileKernels& GemmTileAvx512Bf16();
+// The same on the tile registers of AMX (TDPBF16PS), which the process must have been permitted.
+const GemmTileKernels& GemmTileAmx();
 
 }  // namespace mft

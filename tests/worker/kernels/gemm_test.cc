@@ -92,7 +92,9 @@ struct Problem {
 class Gemm : public ::testing::TestWithParam<std::string> {
  protected:
   const KernelTable& kernels() const { return *CpuKernelsFor(GetParam()); }
-  bool IsOurOwn() const { return GetParam() == "avx512" || GetParam() == "avx512-bf16"; }
+  bool IsOurOwn() const {
+    return GetParam() == "avx512" || GetParam() == "avx512-bf16" || GetParam() == "avx512-amx-bf16";
+  }
 };
 
 const std::vector<KernelTable::Gemm> kOptions = {
@@ -113,7 +115,10 @@ TEST_P(Gemm, IsTheSumOfProductsForEveryShapeAndOption) {
                                      {3, 96, 16},
                                      {70, 16, 513},
                                      {13, 2049, 5},
-                                     {16, 40, 1027}};
+                                     {16, 40, 1027},
+                                     {32, 32, 512},
+                                     {33, 17, 31},
+                                     {65, 65, 545}};
   for (const Shape& shape : shapes) {
     for (const KernelTable::Gemm& options : kOptions) {
       Problem problem(shape, options);
@@ -150,6 +155,22 @@ TEST_P(Gemm, GivesTheSameBitsAgain) {
     problem.y = before;
     kernels().gemm(problem.Y(), problem.A(), problem.B(), options);
     EXPECT_EQ(std::memcmp(first.data(), problem.y.data(), first.size() * sizeof(float)), 0);
+  }
+}
+
+// Buffers are kept from call to call, and edges are padded: with zeros, not with what was there.
+TEST_P(Gemm, DoesNotSeeWhatAnEarlierProductLeft) {
+  for (const KernelTable::Gemm& options : kOptions) {
+    Problem infinite({40, 70, 600}, options);
+    std::fill(infinite.a.begin(), infinite.a.end(), INFINITY);
+    std::fill(infinite.b.begin(), infinite.b.end(), INFINITY);
+    kernels().gemm(infinite.Y(), infinite.A(), infinite.B(), options);
+    for (const Shape& shape : {Shape{5, 3, 1}, Shape{17, 33, 35}, Shape{40, 70, 530}}) {
+      Problem problem(shape, options);
+      const std::vector<float> before = problem.y;
+      kernels().gemm(problem.Y(), problem.A(), problem.B(), options);
+      EXPECT_LT(problem.Error(before), 5e-7) << shape.m << " " << shape.n << " " << shape.k;
+    }
   }
 }
 
@@ -214,10 +235,13 @@ uint16_t RoundedToEven(float value) {
   return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
+class Bf16Gemm : public ::testing::TestWithParam<std::string> {};
+
 // Every layout of an operand of a product for bf16, with values halfway between two of bf16.
-TEST(Bf16Gemm, RoundsOperandsToNearestTiesToEven) {
-  if (CpuBf16Kernels() == nullptr) {
-    GTEST_SKIP() << "no AVX512-BF16 here";
+TEST_P(Bf16Gemm, RoundsOperandsToNearestTiesToEven) {
+  const KernelTable* kernels = CpuKernelsFor(GetParam());
+  if (kernels == nullptr) {
+    GTEST_SKIP() << "no " << GetParam() << " here";
   }
   for (const KernelTable::Gemm& options : kOptions) {
     Problem exact({29, 49, 77}, options);
@@ -230,12 +254,17 @@ TEST(Bf16Gemm, RoundsOperandsToNearestTiesToEven) {
         (values == &exact.a ? rounded.a : rounded.b)[i] = OfBf16(RoundedToEven(value));
       }
     }
-    CpuBf16Kernels()->gemm(exact.Y(), exact.A(), exact.B(), options);
-    CpuBf16Kernels()->gemm(rounded.Y(), rounded.A(), rounded.B(), options);
+    kernels->gemm(exact.Y(), exact.A(), exact.B(), options);
+    kernels->gemm(rounded.Y(), rounded.A(), rounded.B(), options);
     EXPECT_EQ(std::memcmp(exact.y.data(), rounded.y.data(), exact.y.size() * sizeof(float)), 0);
     EXPECT_NE(exact.a, rounded.a);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Cpu,
+                         Bf16Gemm,
+                         ::testing::Values("avx512-bf16", "avx512-amx-bf16"),
+                         testing::TestName);
 
 class BlockedGemm : public ::testing::TestWithParam<std::string> {};
 
@@ -262,7 +291,7 @@ TEST_P(BlockedGemm, GivesTheSameBitsWithAnyNumberOfThreads) {
 
 INSTANTIATE_TEST_SUITE_P(Cpu,
                          BlockedGemm,
-                         ::testing::Values("avx512", "avx512-bf16"),
+                         ::testing::Values("avx512", "avx512-bf16", "avx512-amx-bf16"),
                          testing::TestName);
 
 }  // namespace

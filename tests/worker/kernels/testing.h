@@ -70,15 +70,14 @@ inline double DotProduct(const std::vector<double>& a, const std::vector<double>
   return sum;
 }
 
-// The instruction sets that this machine can run.
-inline std::vector<std::string> InstructionSets() {
-  std::vector<std::string> sets;
-  for (const char* set : {"avx512", "avx512-mkl", "avx2", "baseline"}) {
-    if (CpuKernelsFor(set) != nullptr) {
-      sets.emplace_back(set);
-    }
-  }
+// Those of `sets` that this machine can run.
+inline std::vector<std::string> Supported(std::vector<std::string> sets) {
+  std::erase_if(sets, [](const std::string& set) { return CpuKernelsFor(set) == nullptr; });
   return sets;
+}
+
+inline std::vector<std::string> InstructionSets() {
+  return Supported({"avx512", "avx512-mkl", "avx2", "baseline"});
 }
 
 // With CUDA's kernels, run by the CPU.
@@ -92,13 +91,9 @@ inline const KernelTable& KernelsNamed(const std::string& set) {
   return set == "emulated" ? EmulatedKernelsOnHostMemory() : *CpuKernelsFor(set);
 }
 
-// With the one for bf16, whose products are exact only for operands that bf16 holds.
+// With those for bf16, whose products are exact only for operands that bf16 holds.
 inline std::vector<std::string> ProductSets() {
-  std::vector<std::string> sets = InstructionSets();
-  if (CpuBf16Kernels() != nullptr) {
-    sets.emplace_back("avx512-bf16");
-  }
-  return sets;
+  return Supported({"avx512", "avx512-mkl", "avx2", "baseline", "avx512-bf16", "avx512-amx-bf16"});
 }
 
 // "avx512-mkl" as a part of a test's name.

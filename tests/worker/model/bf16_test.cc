@@ -44,12 +44,9 @@ struct Samples {
 };
 
 // numerics.md, "Precision": gradient cosine at least 0.999, largest over the steps.
-TEST(Bf16, GradientsPointWhereThoseOfFp32Do) {
-  if (CpuBf16Kernels() == nullptr) {
-    GTEST_SKIP() << "no AVX512-BF16 here";
-  }
+void ExpectGradientsLikeThoseOfFp32(const KernelTable& kernels) {
   FixtureModel wide("dense-bf16");
-  FixtureModel narrow("dense-bf16", {}, *CpuBf16Kernels());
+  FixtureModel narrow("dense-bf16", {}, kernels);
   const Samples samples(wide.dir + "/data.jsonl");
   LoraStore& store = *wide.store;
   for (int64_t step = 1; step <= 20; ++step) {
@@ -64,6 +61,16 @@ TEST(Bf16, GradientsPointWhereThoseOfFp32Do) {
     EXPECT_GE(Cosine(store.grad(), narrow.store->grad()), 0.999);
     AdamWUpdate({store.master(), store.grad(), store.moment1(), store.moment2()},
                 {.lr = 3e-3, .beta1 = 0.9, .weight_decay = 0.1, .grad_scale = 1, .update = step});
+  }
+}
+
+TEST(Bf16, GradientsPointWhereThoseOfFp32Do) {
+  if (testing::Bf16Tables().empty()) {
+    GTEST_SKIP() << "no AVX512-BF16 here";
+  }
+  for (const KernelTable* kernels : testing::Bf16Tables()) {
+    SCOPED_TRACE(kernels->name);
+    ExpectGradientsLikeThoseOfFp32(*kernels);
   }
 }
 

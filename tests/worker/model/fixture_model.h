@@ -24,12 +24,18 @@ inline std::vector<float> FloatsOf(const TensorEntry& tensor) {
   return values;
 }
 
-// The kernels of every precision that this machine has.
+// Every bf16 table that this machine has.
+inline std::vector<const KernelTable*> Bf16Tables() {
+  std::vector<const KernelTable*> tables = {CpuKernelsFor("avx512-bf16"),
+                                            CpuKernelsFor("avx512-amx-bf16")};
+  std::erase(tables, nullptr);
+  return tables;
+}
+
+// With the best one for fp32.
 inline std::vector<const KernelTable*> Precisions() {
-  std::vector<const KernelTable*> tables = {&CpuKernels()};
-  if (CpuBf16Kernels() != nullptr) {
-    tables.push_back(CpuBf16Kernels());
-  }
+  std::vector<const KernelTable*> tables = Bf16Tables();
+  tables.insert(tables.begin(), &CpuKernels());
   return tables;
 }
 

@@ -129,7 +129,10 @@ INSTANTIATE_TEST_SUITE_P(Fixtures,
 struct TilesCase {
   const char* name;
   std::optional<MoeParams> moe;
-  bool bf16 = false;
+  std::string_view bf16_set;  // none: fp32
+  const KernelTable* kernels() const {
+    return bf16_set.empty() ? &CpuKernels() : CpuKernelsFor(bf16_set);
+  }
 };
 
 class Tiles : public ::testing::TestWithParam<TilesCase> {};
@@ -137,9 +140,9 @@ class Tiles : public ::testing::TestWithParam<TilesCase> {};
 // Several tiles and several pieces of an MLP, a document longer than a target tile among short
 // ones.
 TEST_P(Tiles, GiveTheSameGradientsWhateverIsKept) {
-  const KernelTable* kernels = GetParam().bf16 ? CpuBf16Kernels() : &CpuKernels();
+  const KernelTable* kernels = GetParam().kernels();
   if (kernels == nullptr) {
-    GTEST_SKIP() << "no AVX512-BF16 here";
+    GTEST_SKIP() << "no " << GetParam().bf16_set << " here";
   }
   constexpr int32_t kRows = 1900;
   const ModelParams params{.dim = 32,
@@ -194,15 +197,18 @@ TEST_P(Tiles, GiveTheSameGradientsWhateverIsKept) {
     difference = std::max(difference, std::abs(static_cast<double>(kept[i]) - single[i]));
     scale = std::max(scale, std::abs(static_cast<double>(kept[i])));
   }
-  EXPECT_LT(difference, (GetParam().bf16 ? 1e-2 : 1e-5) * scale);
+  EXPECT_LT(difference, (GetParam().bf16_set.empty() ? 1e-5 : 1e-2) * scale);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models,
                          Tiles,
                          ::testing::Values(TilesCase{"Dense", std::nullopt},
                                            TilesCase{"Experts", MoeParams{5, 2}},
-                                           TilesCase{"DenseBf16", std::nullopt, true},
-                                           TilesCase{"ExpertsBf16", MoeParams{5, 2}, true}),
+                                           TilesCase{"DenseBf16", std::nullopt, "avx512-bf16"},
+                                           TilesCase{"DenseAmx", std::nullopt, "avx512-amx-bf16"},
+                                           TilesCase{"ExpertsBf16", MoeParams{5, 2}, "avx512-bf16"},
+                                           TilesCase{
+                                               "ExpertsAmx", MoeParams{5, 2}, "avx512-amx-bf16"}),
                          [](const auto& tiles) { return tiles.param.name; });
 
 class Adapter : public ::testing::TestWithParam<const char*> {};
