@@ -9,68 +9,109 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "common/base/log.h"
 #include "common/base/strings.h"
-#include "worker/comm/communicator.h"
+#include "common/journal/record.h"
 
 namespace mft {
 
 namespace {
-
-constexpr const char* kFirstPlace = "starting";
 
 using SteadyClock = std::chrono::steady_clock;
 
 // How long a broken exchange waits for the watch to say whose end it was, beyond the silence that
 // another rank may have noticed, and broken it for, before this one does.
 constexpr std::chrono::milliseconds kCulpritPatience(2'000);
-// A turn of the watch that came so much too late says nothing about the others: this process did
-// not run.
+// A turn of the watch that came so much too late (this process did not run) is no silence of the
+// others: time that nobody listened in does not count.
 constexpr int kOwnStall = 3;
+
+Status Culprit(const RankPlace& place, std::string_view what) {
+  return {Code::kUnavailable,
+          std::string(kReasonRankLost),
+          StrCat("rank ", place.rank, what, "; it was at step ", place.step, ", ", place.phase)};
+}
 
 }  // namespace
 
-RankWatch::RankWatch(const WatchOptions& options,
-                     const std::vector<RankLink>& links,
-                     std::function<void()> on_lost)
-    : options_(options), on_lost_(std::move(on_lost)), wake_(eventfd(0, EFD_CLOEXEC)) {
-  for (const RankLink& link : links) {
-    Peer peer;
-    peer.rank = link.rank;
-    peer.fd = link[Channel::kWatch].get();
-    peer.last.rank = static_cast<int32_t>(link.rank);
-    std::strncpy(peer.last.phase, kFirstPlace, sizeof peer.last.phase - 1);
-    peers_.push_back(std::move(peer));
-  }
-  SetPlace(0, kFirstPlace);
+Status RankIsGone(const RankPlace& place) {
+  return Culprit(place, " is gone");
+}
+
+Status RankIsSilent(const RankPlace& place, std::chrono::milliseconds silence) {
+  return Culprit(place,
+                 StrCat(" has shown no sign of life for ",
+                        FormatDuration(static_cast<double>(silence.count()) / 1e3)));
+}
+
+RankWatch::RankWatch(const WatchOptions& options)
+    : options_(options), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  SetPlace(0, RankPlace().phase);
 }
 
 void RankWatch::Start() {
-  for (Peer& peer : peers_) {
-    peer.heard = SteadyClock::now();
-  }
   thread_ = std::thread([this] { Run(); });
 }
 
-RankWatch::~RankWatch() {
+void RankWatch::Watch(int64_t rank, UniqueFd connection) {
+  Peer peer;
+  peer.rank = rank;
+  peer.fd = std::move(connection);
+  peer.heard = SteadyClock::now();
+  peer.last.rank = static_cast<int32_t>(rank);
+  RankPlace().phase.copy(peer.last.phase, sizeof peer.last.phase - 1);
+  {
+    const std::lock_guard lock(mutex_);
+    new_peers_.push_back(std::move(peer));
+  }
+  Wake();
+}
+
+void RankWatch::OnLost(std::function<void()> wake) {
+  bool already = false;
+  {
+    const std::lock_guard lock(mutex_);
+    on_lost_ = wake;
+    already = lost();
+  }
+  if (already) {
+    wake();
+  }
+}
+
+void RankWatch::Wake() {
+  const uint64_t one = 1;
+  // An eventfd's counter never overflows here.
+  static_cast<void>(!write(wake_.get(), &one, sizeof one));
+}
+
+void RankWatch::EndThread() {
   {
     const std::lock_guard lock(mutex_);
     ending_ = true;
     noticed_ = true;
   }
   changed_.notify_all();
-  const uint64_t one = 1;
-  // An eventfd's counter never overflows here.
-  static_cast<void>(!write(wake_.get(), &one, sizeof one));
+  Wake();
   if (thread_.joinable()) {
     thread_.join();
   }
+}
+
+void RankWatch::Leave() {
+  EndThread();
+  TakeNewPeers();
   const Message bye = Mine(Message::kBye);
   for (const Peer& peer : peers_) {
-    send(peer.fd, &bye, sizeof bye, MSG_NOSIGNAL | MSG_DONTWAIT);
+    send(peer.fd.get(), &bye, sizeof bye, MSG_NOSIGNAL | MSG_DONTWAIT);
   }
+}
+
+RankWatch::~RankWatch() {
+  EndThread();
 }
 
 void RankWatch::SetPlace(int64_t step, std::string_view phase) {
@@ -81,16 +122,10 @@ void RankWatch::SetPlace(int64_t step, std::string_view phase) {
   std::memcpy(place_.phase, phase.data(), std::min(phase.size(), sizeof place_.phase - 1));
 }
 
-Status RankWatch::Culprit(const Message& message, std::string_view what) {
-  return {Code::kUnavailable,
-          std::string(kReasonRankLost),
-          StrCat("rank ",
-                 message.rank,
-                 what,
-                 "; it was at step ",
-                 message.step,
-                 ", ",
-                 Printable(message.phase, sizeof message.phase))};
+RankPlace RankWatch::PlaceOf(const Message& message) {
+  return {.rank = message.rank,
+          .step = message.step,
+          .phase = Printable(message.phase, sizeof message.phase)};
 }
 
 RankWatch::Message RankWatch::Mine(Message::Kind kind) {
@@ -119,10 +154,19 @@ Status RankWatch::WhyLost(const Status& otherwise) {
                     : left_;
 }
 
+void RankWatch::TakeNewPeers() {
+  uint64_t woken = 0;
+  static_cast<void>(!read(wake_.get(), &woken, sizeof woken));  // what it was for is below
+  const std::lock_guard lock(mutex_);
+  std::ranges::move(new_peers_, std::back_inserter(peers_));
+  new_peers_.clear();
+}
+
 void RankWatch::Run() {
   auto last_turn = SteadyClock::now();
   auto next_beat = last_turn;
   while (!lost()) {
+    TakeNewPeers();
     // At its time, not whenever somebody else's came: those would answer each other without end.
     if (SteadyClock::now() >= next_beat) {
       SendBeats();
@@ -130,7 +174,7 @@ void RankWatch::Run() {
     }
     std::vector<pollfd> fds = {{.fd = wake_.get(), .events = POLLIN, .revents = 0}};
     for (const Peer& peer : peers_) {
-      fds.push_back({.fd = peer.left ? -1 : peer.fd, .events = POLLIN, .revents = 0});
+      fds.push_back({.fd = peer.left ? -1 : peer.fd.get(), .events = POLLIN, .revents = 0});
     }
     const auto patience =
         std::chrono::ceil<std::chrono::milliseconds>(next_beat - SteadyClock::now());
@@ -147,7 +191,7 @@ void RankWatch::Run() {
     const auto now = SteadyClock::now();
     if (now - last_turn > kOwnStall * options_.beat) {
       for (Peer& peer : peers_) {
-        peer.heard = now;
+        peer.heard += now - last_turn;
       }
     }
     last_turn = now;
@@ -166,14 +210,14 @@ void RankWatch::SendBeats() {
   for (const Peer& peer : peers_) {
     if (!peer.left) {
       // One that is gone is found by reading; one that does not read gets no more than it holds.
-      send(peer.fd, &beat, sizeof beat, MSG_NOSIGNAL | MSG_DONTWAIT);
+      send(peer.fd.get(), &beat, sizeof beat, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
   }
 }
 
 void RankWatch::Read(Peer& peer) {
   std::byte buffer[16 * sizeof(Message)];
-  const ssize_t got = recv(peer.fd, buffer, sizeof buffer, MSG_DONTWAIT);
+  const ssize_t got = recv(peer.fd.get(), buffer, sizeof buffer, MSG_DONTWAIT);
   if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
     Lost(peer.last, Message::kGone);
     return;
@@ -223,7 +267,7 @@ void RankWatch::CheckSilence(SteadyClock::time_point now) {
 void RankWatch::Tell(const Message& message) {
   for (const Peer& peer : peers_) {
     if (peer.rank != message.rank && !peer.left) {
-      send(peer.fd, &message, sizeof message, MSG_NOSIGNAL | MSG_DONTWAIT);
+      send(peer.fd.get(), &message, sizeof message, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
   }
 }
@@ -232,7 +276,7 @@ void RankWatch::Tell(const Message& message) {
 void RankWatch::Left(const Message& message) {
   {
     const std::lock_guard lock(mutex_);
-    left_ = left_.ok() ? Culprit(message, " has ended") : left_;
+    left_ = left_.ok() ? Culprit(PlaceOf(message), " has ended") : left_;
   }
   changed_.notify_all();
 }
@@ -241,18 +285,18 @@ void RankWatch::Lost(const Message& message, Message::Kind how) {
   Message told = message;
   told.kind = how;
   Tell(told);
+  std::function<void()> wake;
   {
     const std::lock_guard lock(mutex_);
-    why_ =
-        Culprit(told,
-                how == Message::kGone
-                    ? std::string(" is gone")
-                    : StrCat(" has shown no sign of life for ",
-                             FormatDuration(static_cast<double>(options_.silence.count()) / 1e3)));
+    why_ = how == Message::kGone ? RankIsGone(PlaceOf(told))
+                                 : RankIsSilent(PlaceOf(told), options_.silence);
     lost_.store(true);
+    wake = on_lost_;
   }
   changed_.notify_all();
-  on_lost_();
+  if (wake) {
+    wake();
+  }
 }
 
 // The other ranks' work is lost with the one: a rank that computes on does so for nothing.

@@ -16,7 +16,6 @@
 
 #include "common/base/files.h"
 #include "common/base/status.h"
-#include "worker/comm/tcp_meeting.h"
 
 namespace mft {
 
@@ -27,18 +26,33 @@ struct WatchOptions {
   std::chrono::milliseconds leave{1'500};  // 0: never
 };
 
-// Life: constructed, Start, destroyed (says good-bye). Threads: any, but Start and the destructor.
+// Where a rank was when it was last heard of.
+struct RankPlace {
+  int64_t rank = 0;
+  int64_t step = 0;
+  std::string phase = "starting";
+};
+// What every rank says of one that is lost: UNAVAILABLE (RANK_LOST).
+Status RankIsGone(const RankPlace& place);
+Status RankIsSilent(const RankPlace& place, std::chrono::milliseconds silence);
+
+// Life: constructed, Start, a Watch for each rank as it comes, OnLost, Leave, destroyed. Threads:
+// any, but Start, Leave and the destructor.
 class RankWatch {
  public:
-  // `on_lost` runs on the watch's thread, once, when a rank is lost: it wakes whoever waits for it.
-  // `links` must outlive the object.
-  RankWatch(const WatchOptions& options,
-            const std::vector<RankLink>& links,
-            std::function<void()> on_lost);
+  explicit RankWatch(const WatchOptions& options);
+  // The others miss this rank, if it has not left.
   ~RankWatch();
   RankWatch(const RankWatch&) = delete;
   RankWatch& operator=(const RankWatch&) = delete;
   void Start();
+  // From here on `rank`, at the other end of `connection`, gives signs of life, or is lost.
+  void Watch(int64_t rank, UniqueFd connection);
+  // `wake` runs once, when a rank is lost, or here if one is: it wakes whoever waits for it. On any
+  // thread; it must be able to run until the end of Leave.
+  void OnLost(std::function<void()> wake);
+  // Ends the watch with a good-bye.
+  void Leave();
 
   void SetPlace(int64_t step, std::string_view phase);
 
@@ -58,7 +72,7 @@ class RankWatch {
   };
   struct Peer {
     int64_t rank = 0;
-    int fd = -1;
+    UniqueFd fd;
     std::chrono::steady_clock::time_point heard;
     Message last;  // what it said last
     std::vector<std::byte> unread;
@@ -66,12 +80,15 @@ class RankWatch {
   };
 
   void Run();
+  void EndThread();
+  void Wake();
+  void TakeNewPeers();
   void SendBeats();
   void Read(Peer& peer);
   void Take(Peer& peer, const Message& message);
   void CheckSilence(std::chrono::steady_clock::time_point now);
   void Tell(const Message& message);  // to every rank but the one that it is about
-  static Status Culprit(const Message& message, std::string_view what);
+  static RankPlace PlaceOf(const Message& message);
   void Left(const Message& message);
   // `how` of `message.rank`: told to every other rank, then here.
   void Lost(const Message& message, Message::Kind how);
@@ -79,9 +96,8 @@ class RankWatch {
   Message Mine(Message::Kind kind);
 
   const WatchOptions options_;
-  const std::function<void()> on_lost_;
   std::vector<Peer> peers_;  // of the thread
-  UniqueFd wake_;            // eventfd: the object is being destroyed
+  UniqueFd wake_;            // eventfd: there are new peers, or this is the end
   std::thread thread_;
   std::atomic<bool> lost_ = false;
 
@@ -90,6 +106,8 @@ class RankWatch {
   Message place_;
   Status why_;
   Status left_;  // the first good-bye
+  std::vector<Peer> new_peers_;
+  std::function<void()> on_lost_;
   bool noticed_ = false;
   bool ending_ = false;
 };

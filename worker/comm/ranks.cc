@@ -3,7 +3,6 @@
 // move is the transport's business.
 #include <algorithm>
 #include <array>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,7 +19,6 @@ namespace mft {
 namespace {
 
 constexpr size_t kLine = 64;
-constexpr std::array kDataChannels = {Channel::kMain, Channel::kBackground};
 
 std::string Describe(const CallHeader& header) {
   constexpr std::array kNames = {
@@ -40,18 +38,13 @@ std::string Describe(const CallHeader& header) {
 class Group {
  public:
   Group(const RankOptions& options,
+        std::unique_ptr<RankWatch> watch,
         std::vector<RankLink> links,
         std::unique_ptr<SharedSegment> segment)
       : options_(options),
         links_(std::move(links)),
         segment_(std::move(segment)),
-        watch_(std::in_place,
-               WatchOptions{.rank = options.rank,
-                            .beat = std::chrono::milliseconds(options.beat_ms),
-                            .silence = std::chrono::milliseconds(options.silence_ms),
-                            .leave = std::chrono::milliseconds(options.leave_ms)},
-               links_,
-               [this] { Break(); }) {
+        watch_(std::move(watch)) {
     const size_t bytes = SharedChannelBytes(options.world_size);
     for (size_t i = 0; i < kDataChannels.size(); ++i) {
       transports_[i] =
@@ -60,10 +53,10 @@ class Group {
               : MakeSharedMemoryTransport(
                     options.rank, options.world_size, segment_->bytes().subspan(i * bytes, bytes));
     }
-    watch_->Start();
+    watch_->OnLost([this] { Break(); });
   }
   ~Group() {
-    watch_.reset();  // says good-bye first: nobody is to be missed
+    watch_->Leave();  // first: nobody is to be missed
     Break();
   }
   Group(const Group&) = delete;
@@ -84,7 +77,7 @@ class Group {
   const std::vector<RankLink> links_;
   const std::unique_ptr<SharedSegment> segment_;
   std::array<std::unique_ptr<Transport>, kDataChannels.size()> transports_;
-  std::optional<RankWatch> watch_;
+  const std::unique_ptr<RankWatch> watch_;
 };
 
 // The calls of one channel.
@@ -174,6 +167,42 @@ class MainCommunicator final : public RankCommunicator {
   const std::unique_ptr<Group> group_;
 };
 
+struct Met {
+  std::vector<RankLink> links;
+  std::unique_ptr<SharedSegment> segment;
+};
+
+Result<Met> MeetAndShare(const RankOptions& options, RankWatch& watch) {
+  Met met;
+  MFT_ASSIGN_OR_RETURN(met.links, MeetRanks(options, watch));
+  if (options.transport != RankTransport::kTcp) {
+    auto segment = ShareMemory(
+        options, met.links, kDataChannels.size() * SharedChannelBytes(options.world_size));
+    if (segment.status().code() == Code::kUnavailable) {
+      return watch.WhyLost(segment.status());
+    }
+    MFT_ASSIGN_OR_RETURN(met.segment, std::move(segment));
+  }
+  return met;
+}
+
+// A rank that is lost ends the meeting, as a request to stop does.
+Result<Met> Meet(const RankOptions& options, RankWatch& watch) {
+  const auto stop = [&] { return options.stop && options.stop(); };
+  RankOptions watched = options;
+  watched.stop = [&] { return stop() || watch.lost(); };
+  auto met = MeetAndShare(watched, watch);
+  const Status status = met.status();
+  if (status.reason() != kReasonRankLost && status.code() != Code::kCancelled) {
+    return met;
+  }
+  watch.Notice();
+  if (stop()) {  // what the others are told too: they may have ended first
+    return Status(Code::kCancelled, "asked to stop");
+  }
+  return status.code() == Code::kCancelled ? watch.WhyLost(status) : status;
+}
+
 }  // namespace
 
 std::string_view RankTransportName(RankTransport transport) {
@@ -216,14 +245,18 @@ Result<std::unique_ptr<Communicator>> MakeCommunicator(const RankOptions& option
   if (options.rendezvous_file.empty() && (options.port < 1 || options.port > 65535)) {
     return InvalidArgument(StrCat("MASTER_PORT must be a port, not ", options.port));
   }
-  MFT_ASSIGN_OR_RETURN(std::vector<RankLink> links, MeetRanks(options));
-  std::unique_ptr<SharedSegment> segment;
-  if (options.transport != RankTransport::kTcp) {
-    MFT_ASSIGN_OR_RETURN(
-        segment,
-        ShareMemory(options, links, kDataChannels.size() * SharedChannelBytes(options.world_size)));
+  auto watch = std::make_unique<RankWatch>(
+      WatchOptions{.rank = options.rank,
+                   .beat = std::chrono::milliseconds(options.beat_ms),
+                   .silence = std::chrono::milliseconds(options.silence_ms),
+                   .leave = std::chrono::milliseconds(options.leave_ms)});
+  watch->Start();
+  auto met = Meet(options, *watch);
+  if (!met.ok()) {
+    return met.status();
   }
-  auto group = std::make_unique<Group>(options, std::move(links), std::move(segment));
+  auto group = std::make_unique<Group>(
+      options, std::move(watch), std::move(met->links), std::move(met->segment));
   return std::unique_ptr<Communicator>(std::make_unique<MainCommunicator>(std::move(group)));
 }
 

@@ -61,7 +61,8 @@ Result<Message> ReceiveMessage(const RankLink& link, const RankOptions& options)
   Message message;
   MFT_RETURN_IF_ERROR(ReceiveAllWithin(link[Channel::kMain].get(),
                                        std::as_writable_bytes(std::span(&message, 1)),
-                                       std::chrono::milliseconds(options.meet_ms))
+                                       std::chrono::milliseconds(options.meet_ms),
+                                       options.stop)
                           .WithContext(StrCat("from rank ", link.rank)));
   return message;
 }

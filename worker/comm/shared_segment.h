@@ -28,7 +28,8 @@ class SharedSegment {
 
 // Called by every rank when all have met. Zeroed memory of rank 0's that every rank has mapped, or
 // nullptr on every rank where one cannot: it is on another host, or in a container of its own.
-// FAILED_PRECONDITION says which and why where options.transport is kSharedMemory.
+// FAILED_PRECONDITION says which and why where options.transport is kSharedMemory. UNAVAILABLE: a
+// rank is gone; CANCELLED where options.stop ended it.
 Result<std::unique_ptr<SharedSegment>> ShareMemory(const RankOptions& options,
                                                    const std::vector<RankLink>& links,
                                                    size_t bytes);

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/comm/tcp_meeting.h"
 
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <string>
 #include <thread>
@@ -24,6 +26,9 @@ constexpr uint32_t kMagic = 0x3154464D;  // "MFT1"
 constexpr std::chrono::milliseconds kHelloPatience(10'000);
 constexpr std::chrono::milliseconds kFilePause(20);   // between two looks at the file
 constexpr std::chrono::milliseconds kFileTrust(500);  // how long its address is tried
+constexpr size_t kMostVisitors = 1'000;               // that have not said who they are
+// The first one is watched from then on.
+constexpr std::array kVisits = {Channel::kWatch, Channel::kMain, Channel::kBackground};
 
 using Text = std::array<char, 128>;
 
@@ -93,8 +98,10 @@ Status Pause(const RankOptions& options, Deadline deadline, const Status& why) {
 }
 
 // What the file says is read again and again: an earlier attempt may have left it, and its port be
-// nobody's now.
+// nobody's now. Where this attempt's rank 0 has listened and does not any more, it is gone.
 Result<UniqueFd> ConnectByFile(const RankOptions& options, Deadline deadline) {
+  const std::chrono::milliseconds silence(options.silence_ms);
+  auto heard = std::chrono::steady_clock::now();
   for (;;) {
     const auto endpoint = ReadEndpoint(options.rendezvous_file, options.token);
     if (!endpoint.ok() && endpoint.status().code() != Code::kNotFound) {
@@ -110,12 +117,38 @@ Result<UniqueFd> ConnectByFile(const RankOptions& options, Deadline deadline) {
       if (fd.ok() || why.code() != Code::kDeadlineExceeded) {
         return fd;
       }
+      if (std::chrono::steady_clock::now() - heard > silence) {
+        return Status(Code::kUnavailable,
+                      std::string(kReasonRankLost),
+                      StrCat(RankIsGone({.rank = 0}).message(), ": ", why.message()));
+      }
+    } else {
+      heard = std::chrono::steady_clock::now();
     }
     MFT_RETURN_IF_ERROR(Pause(options, deadline, why));
   }
 }
 
-Result<UniqueFd> Visit(const RankOptions& options, Channel channel, Deadline deadline) {
+// What rank 0 answers. Once it is watched, the watch knows whether it lives.
+Result<Answer> HearAnswer(const RankOptions& options, int fd, Channel channel, RankWatch& watch) {
+  const bool watched = channel != kVisits.front();
+  const std::chrono::milliseconds patience(watched ? options.meet_ms : options.silence_ms);
+  Answer answer;
+  const Status heard = ReceiveAllWithin(fd, WritableBytesOf(answer), patience, options.stop);
+  if (heard.code() == Code::kUnavailable) {
+    return watched ? watch.WhyLost(heard) : RankIsGone({.rank = 0});
+  }
+  if (heard.code() == Code::kDeadlineExceeded && !watched) {
+    return RankIsSilent({.rank = 0}, patience);
+  }
+  MFT_RETURN_IF_ERROR(heard);
+  return answer;
+}
+
+Result<UniqueFd> Visit(const RankOptions& options,
+                       Channel channel,
+                       Deadline deadline,
+                       RankWatch& watch) {
   MFT_ASSIGN_OR_RETURN(UniqueFd fd,
                        options.rendezvous_file.empty()
                            ? ConnectToRank(options.address, options.port, deadline, options.stop)
@@ -126,11 +159,9 @@ Result<UniqueFd> Visit(const RankOptions& options, Channel channel, Deadline dea
                     .world_size = options.world_size,
                     .build = ToText(BuildId()),
                     .token = ToText(options.token)};
-  MFT_RETURN_IF_ERROR(SendAll(fd.get(), BytesOf(hello)));
-  Answer answer;
-  // Rank 0 answers when it has come to us: it may be busy with others.
-  MFT_RETURN_IF_ERROR(ReceiveAllWithin(
-      fd.get(), WritableBytesOf(answer), std::chrono::milliseconds(options.meet_ms)));
+  // One that cannot be told does not answer either.
+  static_cast<void>(SendAll(fd.get(), BytesOf(hello)));
+  MFT_ASSIGN_OR_RETURN(const Answer answer, HearAnswer(options, fd.get(), channel, watch));
   if (answer.magic != kMagic) {
     return FailedPrecondition(
         StrCat(PlaceOf(options), ": who listens there is no rank of this program"));
@@ -144,26 +175,19 @@ Result<UniqueFd> Visit(const RankOptions& options, Channel channel, Deadline dea
 
 class Host {
  public:
-  explicit Host(const RankOptions& options) : options_(options) {
+  Host(const RankOptions& options, RankWatch& watch) : options_(options), watch_(watch) {
     for (int64_t rank = 1; rank < options.world_size; ++rank) {
       links_.push_back({.rank = rank});
     }
+    watched_.resize(links_.size());
   }
-  ~Host() {
-    if (published_) {
-      unlink(options_.rendezvous_file.c_str());  // nobody listens there any more
-    }
-  }
-  Host(const Host&) = delete;
-  Host& operator=(const Host&) = delete;
 
   Result<std::vector<RankLink>> Meet() {
     const Deadline deadline = DeadlineOf(options_);
     MFT_ASSIGN_OR_RETURN(const UniqueFd listener, Listen());
     while (!Missing().empty()) {
-      auto visitor = AcceptRank(listener.get(), deadline, options_.stop);
-      if (!visitor.ok()) {
-        return DidNotMeet(visitor.status(),
+      if (std::chrono::steady_clock::now() >= deadline) {
+        return DidNotMeet(Status(Code::kDeadlineExceeded, "no rank came"),
                           StrCat("after ",
                                  options_.meet_ms / 1000,
                                  " s rank ",
@@ -175,12 +199,22 @@ class Host {
                                  ":",
                                  options_.port));
       }
-      MFT_RETURN_IF_ERROR(Receive(std::move(*visitor)));
+      MFT_RETURN_IF_ERROR(ReceiveVisitors(listener.get(), deadline));
+    }
+    if (!options_.rendezvous_file.empty()) {
+      unlink(options_.rendezvous_file.c_str());  // nobody listens there any more
     }
     return std::move(links_);
   }
 
  private:
+  struct Visitor {
+    UniqueFd fd;
+    Deadline patience;
+    Hello hello;
+    size_t heard = 0;  // bytes of it
+  };
+
   Result<UniqueFd> Listen() {
     if (options_.rendezvous_file.empty()) {
       return ListenForRanks(options_.address, options_.port);
@@ -190,37 +224,82 @@ class Host {
     MFT_ASSIGN_OR_RETURN(const int port, PortOf(listener.get()));
     MFT_RETURN_IF_ERROR(PublishEndpoint(
         options_.rendezvous_file, options_.token, {.address = address, .port = port}));
-    published_ = true;
     return listener;
   }
 
   std::vector<std::string> Missing() const {
     std::vector<std::string> missing;
     for (const RankLink& link : links_) {
-      if (!std::ranges::all_of(link.fds, [](const UniqueFd& fd) { return fd.valid(); })) {
+      if (!std::ranges::all_of(kVisits, [&](Channel channel) { return HasCome(link, channel); })) {
         missing.push_back(std::to_string(link.rank));
       }
     }
     return missing;
   }
+  bool HasCome(const RankLink& link, Channel channel) const {
+    return channel == Channel::kWatch ? watched_[static_cast<size_t>(link.rank - 1)]
+                                      : link[channel].valid();
+  }
+
+  // Waits for somebody to come or to say who he is. One that does not say it keeps nobody waiting.
+  Status ReceiveVisitors(int listener, Deadline deadline) {
+    const bool full = visitors_.size() >= kMostVisitors;
+    std::vector<pollfd> entries = {{.fd = full ? -1 : listener, .events = POLLIN, .revents = 0}};
+    for (const Visitor& visitor : visitors_) {
+      entries.push_back({.fd = visitor.fd.get(), .events = POLLIN, .revents = 0});
+      deadline = std::min(deadline, visitor.patience);
+    }
+    MFT_RETURN_IF_ERROR(WaitForAny(entries, deadline, options_.stop));
+    std::vector<Visitor> silent;
+    for (Visitor& visitor : std::exchange(visitors_, {})) {
+      if (IsDone(visitor)) {
+        MFT_RETURN_IF_ERROR(Receive(std::move(visitor)));
+      } else {
+        silent.push_back(std::move(visitor));
+      }
+    }
+    visitors_ = std::move(silent);
+    if (entries[0].revents != 0) {
+      MFT_ASSIGN_OR_RETURN(UniqueFd fd, AcceptRank(listener, deadline, options_.stop));
+      visitors_.push_back(
+          {.fd = std::move(fd), .patience = std::chrono::steady_clock::now() + kHelloPatience});
+    }
+    return Status::Ok();
+  }
+
+  // Whether it has said all that it will say.
+  static bool IsDone(Visitor& visitor) {
+    const std::span<std::byte> rest = WritableBytesOf(visitor.hello).subspan(visitor.heard);
+    const ssize_t got = recv(visitor.fd.get(), rest.data(), rest.size(), MSG_DONTWAIT);
+    const bool ended = got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
+    visitor.heard += static_cast<size_t>(std::max(got, ssize_t{0}));
+    return ended || visitor.heard == sizeof(Hello) ||
+           std::chrono::steady_clock::now() >= visitor.patience;
+  }
 
   // An error ends the meeting; strangers do not.
-  Status Receive(UniqueFd visitor) {
-    Hello hello;
-    const Status heard = ReceiveAllWithin(visitor.get(), WritableBytesOf(hello), kHelloPatience);
-    if (!heard.ok() || hello.magic != kMagic ||
+  Status Receive(Visitor visitor) {
+    const Hello& hello = visitor.hello;
+    if (visitor.heard < sizeof(Hello) || hello.magic != kMagic ||
         FromText(hello.token) != FromText(ToText(options_.token))) {
       LogWarning("somebody who is no rank of this job came to the port of the ranks");
-      return Refuse(visitor, "this is another job");
+      return Refuse(visitor.fd, "this is another job");
     }
     const Status known = Check(hello);
     if (!known.ok()) {
-      MFT_RETURN_IF_ERROR(Refuse(visitor, known.message()));
+      MFT_RETURN_IF_ERROR(Refuse(visitor.fd, known.message()));
       return known;
     }
-    UniqueFd& fd = links_[static_cast<size_t>(hello.rank - 1)][hello.channel];
-    fd = std::move(visitor);
-    return SendAll(fd.get(), BytesOf(Answer{}));
+    // One that cannot be told is gone, which the watch finds.
+    static_cast<void>(SendAll(visitor.fd.get(), BytesOf(Answer{})));
+    const auto index = static_cast<size_t>(hello.rank - 1);
+    if (hello.channel == Channel::kWatch) {
+      watched_[index] = true;
+      watch_.Watch(hello.rank, std::move(visitor.fd));
+    } else {
+      links_[index][hello.channel] = std::move(visitor.fd);
+    }
+    return Status::Ok();
   }
 
   Status Check(const Hello& hello) {
@@ -245,8 +324,8 @@ class Host {
                                        ", rank 0 ",
                                        RankTransportName(options_.transport)));
     }
-    if (static_cast<size_t>(hello.channel) >= kChannels.size() ||
-        links_[static_cast<size_t>(hello.rank - 1)][hello.channel].valid()) {
+    if (std::ranges::find(kVisits, hello.channel) == kVisits.end() ||
+        HasCome(links_[static_cast<size_t>(hello.rank - 1)], hello.channel)) {
       return FailedPrecondition(StrCat("rank ", hello.rank, " came twice"));
     }
     return Status::Ok();
@@ -259,20 +338,22 @@ class Host {
   }
 
   const RankOptions& options_;
-  bool published_ = false;
+  RankWatch& watch_;
   std::vector<RankLink> links_;
+  std::vector<bool> watched_;  // by link
+  std::vector<Visitor> visitors_;
 };
 
 }  // namespace
 
-Result<std::vector<RankLink>> MeetRanks(const RankOptions& options) {
+Result<std::vector<RankLink>> MeetRanks(const RankOptions& options, RankWatch& watch) {
   if (options.rank == 0) {
-    return Host(options).Meet();
+    return Host(options, watch).Meet();
   }
   const Deadline deadline = DeadlineOf(options);
   std::vector<RankLink> links(1);
-  for (const Channel channel : kChannels) {
-    auto fd = Visit(options, channel, deadline);
+  for (const Channel channel : kVisits) {
+    auto fd = Visit(options, channel, deadline, watch);
     if (!fd.ok()) {
       return DidNotMeet(fd.status(),
                         StrCat("rank ",
@@ -284,7 +365,11 @@ Result<std::vector<RankLink>> MeetRanks(const RankOptions& options) {
                                " s: ",
                                fd.status().message()));
     }
-    links[0][channel] = std::move(*fd);
+    if (channel == Channel::kWatch) {
+      watch.Watch(0, std::move(*fd));
+    } else {
+      links[0][channel] = std::move(*fd);
+    }
   }
   return links;
 }

@@ -4,7 +4,6 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -65,24 +64,9 @@ void SendAtOnce(int fd) {
 
 // False at the deadline; CANCELLED where `stop` says so.
 Result<bool> WaitReadable(int fd, Deadline deadline, const std::function<bool()>& stop) {
-  while (true) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
-        deadline - std::chrono::steady_clock::now());
-    if (left.count() <= 0) {
-      return false;
-    }
-    pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
-    const int found = poll(&entry, 1, static_cast<int>(std::min(left, kStopPoll).count()));
-    if (found > 0) {
-      return true;
-    }
-    if (found < 0 && errno != EINTR) {
-      return ErrnoStatus(errno, "poll");
-    }
-    if (stop && stop()) {
-      return Status(Code::kCancelled, "asked to stop");
-    }
-  }
+  pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
+  MFT_RETURN_IF_ERROR(WaitForAny(std::span(&entry, 1), deadline, stop));
+  return entry.revents != 0;
 }
 
 Status Ended(int error, std::string_view what) {
@@ -117,6 +101,27 @@ Result<int> PortOf(int listener) {
   }
   return ntohs(address.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(address).sin6_port
                                              : reinterpret_cast<sockaddr_in&>(address).sin_port);
+}
+
+Status WaitForAny(std::span<pollfd> entries, Deadline deadline, const std::function<bool()>& stop) {
+  while (true) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+        deadline - std::chrono::steady_clock::now());
+    if (left.count() <= 0) {
+      return Status::Ok();
+    }
+    const int found =
+        poll(entries.data(), entries.size(), static_cast<int>(std::min(left, kStopPoll).count()));
+    if (found > 0) {
+      return Status::Ok();
+    }
+    if (found < 0 && errno != EINTR) {
+      return ErrnoStatus(errno, "poll");
+    }
+    if (stop && stop()) {
+      return Status(Code::kCancelled, "asked to stop");
+    }
+  }
 }
 
 Result<UniqueFd> AcceptRank(int listener, Deadline deadline, const std::function<bool()>& stop) {
@@ -187,10 +192,13 @@ Status ReceiveAll(int fd, std::span<std::byte> bytes) {
   return Status::Ok();
 }
 
-Status ReceiveAllWithin(int fd, std::span<std::byte> bytes, std::chrono::milliseconds patience) {
+Status ReceiveAllWithin(int fd,
+                        std::span<std::byte> bytes,
+                        std::chrono::milliseconds patience,
+                        const std::function<bool()>& stop) {
   const Deadline deadline = std::chrono::steady_clock::now() + patience;
   while (!bytes.empty()) {
-    MFT_ASSIGN_OR_RETURN(const bool ready, WaitReadable(fd, deadline, {}));
+    MFT_ASSIGN_OR_RETURN(const bool ready, WaitReadable(fd, deadline, stop));
     if (!ready) {
       return Status(Code::kDeadlineExceeded, "nothing came");
     }

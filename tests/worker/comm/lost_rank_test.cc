@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ranks that die or stand still while the others sum, gather or compute.
+// Ranks that die or stand still while the others meet, sum, gather or compute.
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +19,8 @@
 #include "common/base/strings.h"
 #include "tests/worker/comm/comm_testing.h"
 #include "worker/comm/communicator.h"
+#include "worker/comm/rank_watch.h"
+#include "worker/comm/tcp_meeting.h"
 
 namespace mft {
 namespace {
@@ -134,6 +137,93 @@ INSTANTIATE_TEST_SUITE_P(
                     std::get<1>(param.param).name,
                     NameOf(std::get<2>(param.param)));
     });
+
+class MeetingRanks : public ::testing::TestWithParam<LossCase> {};
+
+// It comes to the meeting, and no further.
+pid_t StartRankThatOnlyComes(const RankOptions& options, int signal) {
+  const pid_t pid = fork();
+  if (pid == 0) {
+    RankWatch watch({.rank = options.rank, .beat = std::chrono::milliseconds(options.beat_ms)});
+    watch.Start();
+    const auto links = MeetRanks(options, watch);
+    raise(signal);
+    _exit(1);
+  }
+  return pid;
+}
+
+pid_t StartRankThatDoesNotMeet(const RankOptions& options, const std::string& why) {
+  const pid_t pid = fork();
+  if (pid == 0) {
+    const Status status = MakeCommunicator(options).status();
+    std::fprintf(stderr, "rank %d: %s\n", static_cast<int>(options.rank), status.message().c_str());
+    _exit(status.reason() == kReasonRankLost && status.message() == why ? 0 : 97);
+  }
+  return pid;
+}
+
+// While the ranks find out whether they can share memory.
+TEST_P(MeetingRanks, AreNamedByEveryOtherRankLongBeforeTheMeetingIsOver) {
+  const int64_t lost = GetParam().lost;
+  const bool killed = GetParam().signal == SIGKILL;
+  const std::string why = StrCat("rank ",
+                                 lost,
+                                 killed ? " is gone" : " has shown no sign of life for 2.0 s",
+                                 "; it was at step 0, starting");
+  const Meeting meeting;
+  std::vector<pid_t> pids;
+  for (int64_t rank = 0; rank < kRanks; ++rank) {
+    RankOptions options = meeting.Options(rank, kRanks);
+    options.meet_ms = 300'000;
+    pids.push_back(rank == lost ? StartRankThatOnlyComes(options, GetParam().signal)
+                                : StartRankThatDoesNotMeet(options, why));
+  }
+  for (int64_t rank = 0; rank < kRanks; ++rank) {
+    if (rank != lost) {
+      EXPECT_EQ(ExitCodeOf(pids[static_cast<size_t>(rank)]), 0) << "rank " << rank;
+    }
+  }
+  kill(pids[static_cast<size_t>(lost)], SIGKILL);
+  EXPECT_EQ(ExitCodeOf(pids[static_cast<size_t>(lost)]), 1000 + SIGKILL);
+}
+
+INSTANTIATE_TEST_SUITE_P(All,
+                         MeetingRanks,
+                         ::testing::Values(LossCase{"HubKilled", 0, SIGKILL},
+                                           LossCase{"HubStopped", 0, SIGSTOP},
+                                           LossCase{"OtherKilled", 1, SIGKILL},
+                                           LossCase{"OtherStopped", 2, SIGSTOP}),
+                         [](const auto& tested) { return tested.param.name; });
+
+// The machine has no time for the one who watches, again and again.
+TEST(StalledRanks, FindTheSilentOneAllTheSame) {
+  const Meeting meeting;
+  const pid_t watching = StartRankProcess(meeting.Options(0, 2), [](Communicator& comm) {
+    return Names(Do(comm, Doing::kWaiting, 1), 1) ? 0 : 97;
+  });
+  const pid_t silent = StartRankProcess(meeting.Options(1, 2), [](Communicator& comm) {
+    comm.SetPlace(42, "training");
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));  // until it has told so
+    return raise(SIGSTOP);
+  });
+  int status = 0;
+  ASSERT_EQ(waitpid(silent, &status, WUNTRACED), silent);
+  ASSERT_TRUE(WIFSTOPPED(status));
+  siginfo_t ended{};
+  for (int stalls = 0; stalls < 20 && ended.si_pid == 0; ++stalls) {
+    kill(watching, SIGSTOP);
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    kill(watching, SIGCONT);
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    waitid(P_PID, static_cast<id_t>(watching), &ended, WEXITED | WNOHANG | WNOWAIT);
+  }
+  EXPECT_EQ(ended.si_pid, watching);
+  kill(watching, SIGKILL);
+  kill(silent, SIGKILL);
+  EXPECT_EQ(ExitCodeOf(watching), 0);
+  EXPECT_EQ(ExitCodeOf(silent), 1000 + SIGKILL);
+}
 
 class ComputingRanks : public ::testing::TestWithParam<RankTransport> {};
 

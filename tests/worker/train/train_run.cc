@@ -135,6 +135,9 @@ void TrainRun::StartRank(int rank) {
                                         directory_ + "/job/job.json",
                                         "--attempt-dir",
                                         AttemptDir()};
+  if (rank == held) {
+    arguments.insert(arguments.begin(), {"/bin/sh", "-c", "kill -STOP $$; exec \"$@\"", "held"});
+  }
   std::vector<char*> argv;
   for (std::string& argument : arguments) {
     argv.push_back(argument.data());

@@ -34,6 +34,7 @@ class TrainRun {
   std::map<std::string, std::string> environment = {{"GOMP_SPINCOUNT", "2000"}};
   int threads = 1;  // of each rank
   int ranks = 1;
+  int held = -1;           // the rank that stops itself (SIGSTOP) before it is the worker; -1: none
   int64_t data_limit = 0;  // RLIMIT_DATA of each rank, which counts as its memory; 0: none
   std::string device = "cpu";
   std::string data_cache;
