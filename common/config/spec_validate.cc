@@ -12,10 +12,6 @@
 namespace mft {
 
 namespace {
-std::string NotInThisVersion(std::string_view what) {
-  return StrCat(what, " is not implemented in this version (UNIMPLEMENTED)");
-}
-
 class Validator {
  public:
   Validator(const ValidationContext& context, JobSpecResult& result)
@@ -27,7 +23,7 @@ class Validator {
     CheckAdapters();
     CheckChoice();
     CheckTrackers();
-    CheckUnimplemented();
+    CheckPrecisionAndDevice();
   }
 
  private:
@@ -181,9 +177,11 @@ class Validator {
     }
   }
 
-  void CheckUnimplemented() {
-    if (spec_.mftd.precision == "fp8") {
-      Add("mftd.precision", {}, NotInThisVersion("\"fp8\""));
+  void CheckPrecisionAndDevice() {
+    if (spec_.mftd.precision == "fp8" && !spec_.lora.enable) {
+      Add("mftd.precision",
+          {"lora.enable"},
+          "\"fp8\" is for frozen weights, and without `lora.enable` none is; use bf16");
     }
     if (spec_.mftd.device != "auto" && !IsBad("mftd.ranks")) {
       for (Violation& violation : CheckDevice(spec_, spec_.mftd.device)) {

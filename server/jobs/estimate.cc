@@ -147,7 +147,11 @@ JobEstimate EstimateJob(const JobSpec& spec,
   }
   // The CPU uses bf16 and fp32 matrices where the mapped file has them.
   const bool mapped = node.device == "cpu" && weights_bytes > 0;
-  estimate.weights_bytes = mapped ? weights_bytes : TotalParameters(params) * ElementBytes(node);
+  const bool fp8 = spec.mftd.precision == "fp8";  // all but embeddings and head, which are bf16
+  const int64_t outside = (params.tied_embeddings ? 1 : 2) * params.vocab_size * params.dim;
+  estimate.weights_bytes = mapped ? weights_bytes
+                           : fp8  ? TotalParameters(params) + outside
+                                  : TotalParameters(params) * ElementBytes(node);
   estimate.trainable_parameters =
       spec.lora.enable ? LoraParameters(params, spec.lora.rank, spec.mftd.target_modules)
                        : TotalParameters(params);
@@ -163,7 +167,9 @@ JobEstimate EstimateJob(const JobSpec& spec,
         "steps count full packs; packing whole samples leaves a few percent unused");
   }
   estimate.notes.push_back(StrCat("memory assumes ",
-                                  mapped ? "mapped" : node.precision,
+                                  mapped ? "mapped"
+                                  : fp8  ? spec.mftd.precision
+                                         : node.precision,
                                   " weights and ",
                                   spec.checkpoint ? "recomputed" : "kept",
                                   " activations of ",

@@ -82,15 +82,18 @@ TEST(ValidateSpec, WhatIsChosenByEvaluationNeedsOne) {
   EXPECT_THAT(ProblemsOf(eval + "mftd.early_stop: {patience: -1, min_delta: -1}\n").size(), 2);
 }
 
-TEST(ValidateSpec, RefusesWhatThisVersionDoesNotDoByKeyAndValue) {
-  EXPECT_THAT(ProblemsOf("lora.dropout: 0.1\n"), ::testing::IsEmpty());
-  EXPECT_THAT(ProblemsOf("mftd.export: [mistral, peft, merged, hf]\n"), IsEmpty());
-  EXPECT_THAT(
-      ProblemsOf("mftd.precision: fp8\n"),
-      ElementsAre("mftd.precision:4: \"fp8\" is not implemented in this version (UNIMPLEMENTED)"));
+TEST(ValidateSpec, WantsFrozenWeightsForAnFp8Base) {
+  EXPECT_THAT(ProblemsOf("mftd: {precision: fp8, device: cuda}\n"), IsEmpty());
+  EXPECT_THAT(ProblemsOf("mftd.precision: fp8\n"), IsEmpty());
+  EXPECT_THAT(ProblemsOf("lora.enable: false\nmftd.precision: fp8\n"),
+              ElementsAre(HasSubstr("without `lora.enable` none is; use bf16")));
+  EXPECT_THAT(ProblemsOf("mftd: {precision: fp8, device: cpu}\n"),
+              ElementsAre(HasSubstr("needs a CUDA device")));
 }
 
 TEST(ValidateSpec, AcceptsWhatTheTrainerHandles) {
+  EXPECT_THAT(ProblemsOf("lora.dropout: 0.1\n"), IsEmpty());
+  EXPECT_THAT(ProblemsOf("mftd.export: [mistral, peft, merged, hf]\n"), IsEmpty());
   EXPECT_THAT(ProblemsOf("max_steps: 20\noptim.pct_start: 0.05\n"), IsEmpty());
   EXPECT_THAT(ProblemsOf("max_steps: 1\noptim.pct_start: 1\n"), IsEmpty());
   EXPECT_THAT(ProblemsOf("mftd: {target_modules: [wq], init_adapter: /a, ranks: 8}\n"), IsEmpty());

@@ -72,6 +72,10 @@ TEST(EstimateJob, CountsMappedWeightsAsTheFileHasThem) {
   const NodeFacts cuda{.device = "cuda", .precision = "bf16"};
   EXPECT_EQ(EstimateJob(Recipe(), Mistral7B(), {}, cuda, kFile).weights_bytes,
             2 * TotalParameters(Mistral7B()));
+  JobSpec spec = Recipe();
+  spec.mftd.precision = "fp8";  // embeddings and head are bf16
+  EXPECT_EQ(EstimateJob(spec, Mistral7B(), {}, cuda, kFile).weights_bytes,
+            TotalParameters(Mistral7B()) + int64_t{2} * 32768 * 4096);
 }
 
 TEST(EstimateJob, MemoryFollowsTheRecomputePolicyAndSizes) {

@@ -34,6 +34,11 @@ bool AreVectorised(std::initializer_list<View> views,
   return vectorised;
 }
 
+// Read only.
+inline View VectorView(const float* values, int64_t size) {
+  return MatrixView(const_cast<float*>(values), 1, size);
+}
+
 inline QuantisedOut QuantisedOutOf(const QuantisedRows& rows) {
   return {RowsOf<F8E4M3>(rows.data), RowsOf<float>(rows.scales)};
 }
@@ -47,7 +52,8 @@ WrittenRows<T> WrittenOf(const Activation& x) {
 template <typename Device, typename T>
 struct Activations {
   static void RmsNorm(const Activation& y, View x, const float* weight, float eps) {
-    WithWidth<T>(AreVectorised<T>({y.view, x}, {y.quantised}), [&](auto width) {
+    const View weights = VectorView(weight, x.cols);
+    WithWidth<T>(AreVectorised<T>({y.view, x, weights}, {y.quantised}), [&](auto width) {
       Device::template Launch<kRowThreads>(
           x.rows, RmsNormRow<T, width()>{WrittenOf<T>(y), RowsOf<T>(x), weight, eps});
     });
@@ -55,7 +61,8 @@ struct Activations {
 
   static void RmsNormBackward(
       const Activation& dx, View dy, View x, const float* weight, float eps) {
-    WithWidth<T>(AreVectorised<T>({dx.view, dy, x}, {dx.quantised}), [&](auto width) {
+    const View weights = VectorView(weight, x.cols);
+    WithWidth<T>(AreVectorised<T>({dx.view, dy, x, weights}, {dx.quantised}), [&](auto width) {
       Device::template Launch<kRowThreads>(
           x.rows,
           RmsNormBackwardRow<T, width()>{

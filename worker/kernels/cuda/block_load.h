@@ -28,15 +28,19 @@ struct alignas(16) Words {
   uint32_t word[4];
 };
 
-// Elements [kWidth i, kWidth (i + 1)) of a row; kWidth is 1 or TypeOf<T>::kVector.
+// Elements [kWidth i, kWidth (i + 1)) of a row; kWidth is 1, TypeOf<T>::kVector, or of fp32 that of
+// the type beside it.
 template <int kWidth>
 MFT_DEVICE inline void Load(float (&values)[kWidth], const float* row, int64_t i) {
   if constexpr (kWidth == 1) {
     values[0] = row[i];
   } else {
-    const Words words = reinterpret_cast<const Words*>(row)[i];
-    for (int k = 0; k < kWidth; ++k) {
-      values[k] = __builtin_bit_cast(float, words.word[k]);
+    constexpr int kParts = kWidth / TypeOf<float>::kVector;
+    for (int part = 0; part < kParts; ++part) {
+      const Words words = reinterpret_cast<const Words*>(row)[i * kParts + part];
+      for (int k = 0; k < TypeOf<float>::kVector; ++k) {
+        values[part * TypeOf<float>::kVector + k] = __builtin_bit_cast(float, words.word[k]);
+      }
     }
   }
 }

@@ -135,7 +135,8 @@ struct DropoutRow {
         if (k % 4 == 0) {
           elementwise::DropoutWords(words, of_row, column / 4);
         }
-        const bool kept = (words[column % 4][0] >> 8) >= of_row.threshold;
+        // Of a vector the column begins at a multiple of 4; an index known to the compiler.
+        const bool kept = (words[kWidth == 1 ? column % 4 : k % 4][0] >> 8) >= of_row.threshold;
         v[k] = before[k] + (kept ? v[k] * of_row.scale : 0.0F);
       }
       Store<kWidth>(out, i, v);

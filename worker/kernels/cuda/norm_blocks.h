@@ -31,9 +31,11 @@ struct RmsNormRow {
     const float r = 1.0F / elementwise::Sqrt(sum / static_cast<float>(x.cols) + eps);
     const WrittenRows<T> to[] = {y};
     WriteRow<kWidth>(block, row, packs, to, [&](int64_t i, float(&v)[1][kWidth]) {
+      float w[kWidth];
       Load<kWidth>(v[0], in, i);
+      Load<kWidth>(w, weight, i);
       for (int k = 0; k < kWidth; ++k) {
-        v[0][k] = Rounded<T>(v[0][k] * r) * weight[i * kWidth + k];
+        v[0][k] = Rounded<T>(v[0][k] * r) * w[k];
       }
     });
   }
@@ -64,11 +66,13 @@ struct RmsNormBackwardRow {
       float v[kWidth];
       float g[kWidth];
       Load<kWidth>(v, in, i);
+      float w[kWidth];
       Load<kWidth>(g, gradient, i);
+      Load<kWidth>(w, weight, i);
       SumPair pair;
       for (int k = 0; k < kWidth; ++k) {
         pair.a += v[k] * v[k];
-        pair.b += weight[i * kWidth + k] * g[k] * v[k];
+        pair.b += w[k] * g[k] * v[k];
       }
       return pair;
     });
@@ -80,9 +84,11 @@ struct RmsNormBackwardRow {
       float g[kWidth];
       Load<kWidth>(v, in, i);
       Load<kWidth>(g, gradient, i);
+      float w[kWidth];
+      Load<kWidth>(w, weight, i);
       Load<kWidth>(d[0], dx.rows(row), i);
       for (int k = 0; k < kWidth; ++k) {
-        d[0][k] += r * weight[i * kWidth + k] * g[k] - factor * v[k];
+        d[0][k] += r * w[k] * g[k] - factor * v[k];
       }
     });
   }

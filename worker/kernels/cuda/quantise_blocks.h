@@ -184,15 +184,24 @@ struct TransposeQuantised {
     const int64_t blocks_of_row = q.cols / kQuantBlock;
     const int64_t row = index / blocks_of_row * kQuantBlock;
     const int64_t col = index % blocks_of_row * kQuantBlock;
-    // Neighbouring threads write neighbours of a row of the result, four each.
-    block.ForEach(kQuantBlock * kQuantBlock / 4, [&](int64_t i) {
-      const int64_t c = col + i / (kQuantBlock / 4);
-      const int64_t r = row + i % (kQuantBlock / 4) * 4;
-      uint32_t four = 0;
+    // 4 x 4 bytes each. 32 neighbouring threads have 8 of them down and 4 across: they read 16
+    // bytes of each of 32 rows, and write 32 bytes of each of 16.
+    block.ForEach(kQuantBlock * kQuantBlock / 16, [&](int64_t i) {
+      const int64_t lane = i % 32;
+      const int64_t patch = i / 32;
+      const int64_t r = row + (patch % 4 * 8 + lane % 8) * 4;
+      const int64_t c = col + (patch / 4 * 4 + lane / 8) * 4;
+      uint32_t in[4];
       for (int k = 0; k < 4; ++k) {
-        four |= static_cast<uint32_t>(q(r + k)[c].bits) << (8 * k);
+        in[k] = *reinterpret_cast<const uint32_t*>(q(r + k) + c);
       }
-      *reinterpret_cast<uint32_t*>(transposed(c) + r) = four;
+      for (int k = 0; k < 4; ++k) {
+        uint32_t out = 0;
+        for (int j = 0; j < 4; ++j) {
+          out |= (in[j] >> (8 * k) & 0xffU) << (8 * j);
+        }
+        *reinterpret_cast<uint32_t*>(transposed(c + k) + r) = out;
+      }
     });
   }
 };
