@@ -100,6 +100,12 @@ int64_t CheckpointBytes(const JobSpec& spec,
   return TotalRuns(spec) * held * (weights + trainable * kSavedStateBytes);
 }
 
+// In fp8 are all but embeddings and head, which are bf16.
+int64_t LoadedWeightBytes(const ModelParams& params, const NodeFacts& node, bool fp8) {
+  const int64_t outside = (params.tied_embeddings ? 1 : 2) * params.vocab_size * params.dim;
+  return fp8 ? TotalParameters(params) + outside : TotalParameters(params) * ElementBytes(node);
+}
+
 void EstimateTime(const JobSpec& spec,
                   const ModelParams& params,
                   const NodeFacts& node,
@@ -147,11 +153,8 @@ JobEstimate EstimateJob(const JobSpec& spec,
   }
   // The CPU uses bf16 and fp32 matrices where the mapped file has them.
   const bool mapped = node.device == "cpu" && weights_bytes > 0;
-  const bool fp8 = spec.mftd.precision == "fp8";  // all but embeddings and head, which are bf16
-  const int64_t outside = (params.tied_embeddings ? 1 : 2) * params.vocab_size * params.dim;
-  estimate.weights_bytes = mapped ? weights_bytes
-                           : fp8  ? TotalParameters(params) + outside
-                                  : TotalParameters(params) * ElementBytes(node);
+  const bool fp8 = spec.mftd.precision == "fp8";
+  estimate.weights_bytes = mapped ? weights_bytes : LoadedWeightBytes(params, node, fp8);
   estimate.trainable_parameters =
       spec.lora.enable ? LoraParameters(params, spec.lora.rank, spec.mftd.target_modules)
                        : TotalParameters(params);
