@@ -30,6 +30,7 @@
 #include "worker/train/session.h"
 #include "worker/train/stop_signals.h"
 #include "worker/train/train_context.h"
+#include "worker/train/train_device.h"
 #include "worker/train/trainer.h"
 
 namespace mft {
@@ -128,21 +129,42 @@ Json DevicesToJson() {
   return devices;
 }
 
+// What the first GPU has for heads of the usual width, or why not; `bench` measures which is
+// fastest.
+Json AttentionToJson() {
+  constexpr int64_t kHeadDim = 128;
+  Json backends = Json::object();
+  if (!CudaDevices().ok()) {
+    return backends;
+  }
+  const auto device = OpenTrainDevice("cuda", 0);
+  if (!device.ok()) {
+    return {{"unusable", device.status().message()}};
+  }
+  for (const AttentionBackend& backend : (*LoadCuda())->attention_backends(kHeadDim)) {
+    backends[backend.name] = backend.unusable.empty() ? "usable" : backend.unusable;
+  }
+  return backends;
+}
+
 int Info(const std::string& format) {
   const int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   Json precisions = {"fp32"};
   if (CpuBf16Kernels() != nullptr) {
     precisions.push_back("bf16");
   }
-  const Json info = {{"program", "mft-worker"},
-                     {"build", std::string(BuildId())},
-                     {"torch", TorchVersion()},
-                     {"devices", DevicesToJson()},
-                     {"cpu_capability", CpuCapability()},
-                     {"kernels", std::string(CpuKernels().name)},
-                     {"precisions", precisions},
-                     {"cores", threads},
-                     {"memory_bytes", ReadProcessMemory().resident_bytes}};
+  Json info = {{"program", "mft-worker"},
+               {"build", std::string(BuildId())},
+               {"torch", TorchVersion()},
+               {"devices", DevicesToJson()},
+               {"cpu_capability", CpuCapability()},
+               {"kernels", std::string(CpuKernels().name)},
+               {"precisions", precisions},
+               {"cores", threads},
+               {"memory_bytes", ReadProcessMemory().resident_bytes}};
+  if (const Json attention = AttentionToJson(); !attention.empty()) {
+    info["attention"] = attention;
+  }
   if (format == "json") {
     std::cout << DumpJson(info) << '\n';
     return 0;

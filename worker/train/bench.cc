@@ -17,6 +17,7 @@
 #include "worker/model/full_store.h"
 #include "worker/model/kernel_profile.h"
 #include "worker/model/transformer.h"
+#include "worker/train/attention_trial.h"
 #include "worker/train/bench_lengths.h"
 #include "worker/train/bench_yardstick.h"
 #include "worker/train/chunks.h"
@@ -171,7 +172,8 @@ struct Bench {
   ModelParams params;
   std::shared_ptr<const ModelWeights> files;
   std::string precision;
-  const KernelTable& kernels() const { return KernelsFor(precision, device, params.head_dim); }
+  AttentionChoice attention;  // of CUDA in bf16
+  const KernelTable& kernels() const { return KernelsFor(precision, device, attention.name); }
   bool quantises() const { return precision == "fp8"; }
 };
 
@@ -226,6 +228,21 @@ Result<MemoryJob> MemoryJobOf(const BenchArgs& args,
                    .quantise = bench.quantises()};
 }
 
+Status MeasureAttention(const std::vector<int64_t>& lengths, int64_t chunk_rows, Bench& bench) {
+  if (!bench.device.is_cuda() || bench.precision == "fp32") {
+    return Status::Ok();
+  }
+  const auto documents = static_cast<int64_t>(lengths.size());
+  const AttentionJob job{
+      .heads = bench.params.n_heads,
+      .kv_heads = bench.params.n_kv_heads,
+      .head_dim = bench.params.head_dim,
+      .rows = chunk_rows,
+      .document_rows = std::accumulate(lengths.begin(), lengths.end(), int64_t{0}) / documents};
+  MFT_ASSIGN_OR_RETURN(bench.attention, ChooseCudaAttention(job, {}, SystemClock()));
+  return Status::Ok();
+}
+
 // One entry a round. `rates`: of the yardstick, the better of its two beside the step, FLOP/s.
 struct Rounds {
   std::vector<double> seconds;
@@ -245,6 +262,15 @@ Rounds TimeRounds(StepRunner& runner, int64_t count, double flops, const Bench& 
     rate = after;
   }
   return rounds;
+}
+
+// The backend that was taken, what each took for both passes, and why others were left out.
+Json AttentionToJson(const AttentionChoice& choice) {
+  Json milliseconds = Json::object();
+  for (const AttentionChoice::Time& time : choice.times) {
+    milliseconds[time.name] = 1e3 * time.seconds;
+  }
+  return {{"taken", choice.name}, {"ms", milliseconds}, {"left_out", choice.left_out}};
 }
 
 Json OperationsToJson(const std::vector<OperationTime>& operations, double tokens) {
@@ -273,6 +299,9 @@ void PrintText(const Json& report, std::ostream& out) {
       << number("gflops", 1) << " GFLOP/s, " << number("ratio", 3) << " of the rate of "
       << report["precision"].get<std::string>() << " matrices' product, "
       << number("matmul_gflops", 1) << " GFLOP/s\n";
+  if (report.contains("attention")) {
+    out << "attention: " << DumpJson(report["attention"]) << '\n';
+  }
   if (!report.contains("operations")) {
     return;
   }
@@ -291,13 +320,15 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
   MFT_ASSIGN_OR_RETURN(const std::vector<int64_t> lengths, BenchLengths(args));
   MFT_ASSIGN_OR_RETURN(const RecomputePolicy wish, PolicyNamed(args.recompute));
   const double begin = Now();
-  MFT_ASSIGN_OR_RETURN(const Bench bench, OpenBench(args));
+  MFT_ASSIGN_OR_RETURN(Bench bench, OpenBench(args));
   MFT_ASSIGN_OR_RETURN(const MemoryJob job, MemoryJobOf(args, bench, lengths));
   MFT_ASSIGN_OR_RETURN(const int64_t allowed, AllowedMemory(job.device));
   MFT_ASSIGN_OR_RETURN(
       const MemoryChoice memory,
       ChooseMemory(
           job, wish, args.memory_gib > 0 ? std::min(allowed, args.memory_gib << 30) : allowed));
+  const int64_t chunk_rows = ChunkRows(job.microbatch_rows, job.longest_document, memory.sizes);
+  MFT_RETURN_IF_ERROR(MeasureAttention(lengths, chunk_rows, bench));
   const auto full =
       args.full ? std::make_unique<FullStore>(*bench.files, &bench.kernels()) : nullptr;
   const auto weights =
@@ -319,7 +350,7 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
                  {"device", bench.device.is_cuda() ? bench.device.name : bench.device.kind},
                  {"precision", bench.precision},
                  {"recompute", DescribePlan(memory.policy, bench.params.n_layers)},
-                 {"chunk_rows", ChunkRows(job.microbatch_rows, job.longest_document, memory.sizes)},
+                 {"chunk_rows", chunk_rows},
                  {"kernels", std::string(bench.kernels().name)},
                  {"threads", CpuThreads()},
                  {"open_seconds", open_seconds},
@@ -333,6 +364,9 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
                  {"peak_bytes", peak},
                  {"offloaded", memory.placement == WeightPlacement::kOffloaded},
                  {"predicted_bytes", memory.forecast.peak()}};
+  if (!bench.attention.name.empty()) {
+    report["attention"] = AttentionToJson(bench.attention);
+  }
   if (args.phases) {
     const double sum = std::accumulate(rounds.seconds.begin(), rounds.seconds.end(), 0.0);
     report["operations"] = OperationsToJson(runner.Operations(args.rounds, sum),

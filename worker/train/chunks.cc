@@ -57,4 +57,16 @@ int64_t LongestSegment(const TokenCache& cache, int64_t seq_len) {
   return std::min(longest, seq_len);
 }
 
+int64_t MeanSegment(const TokenCache& cache, int64_t seq_len) {
+  int64_t segments = 0;
+  int64_t rows = 0;
+  for (const SourceInfo& source : cache.sources()) {
+    if (source.kind != SourceKind::kEval) {
+      segments += source.samples;
+      rows += source.tokens - source.samples;
+    }
+  }
+  return std::clamp<int64_t>(segments == 0 ? 1 : rows / segments, 1, seq_len);
+}
+
 }  // namespace mft

@@ -18,4 +18,7 @@ std::vector<MicroBatch> SplitIntoChunks(MicroBatch batch, int64_t max_rows);
 // Rows of the longest segment that packs of `seq_len` rows of this data can hold, at least 1.
 int64_t LongestSegment(const TokenCache& cache, int64_t seq_len);
 
+// Rows of a segment of the training data, the mean, 1 to `seq_len`.
+int64_t MeanSegment(const TokenCache& cache, int64_t seq_len);
+
 }  // namespace mft

@@ -59,11 +59,15 @@ std::vector<RecomputePlan> PlansFrom(RecomputePolicy wish, int64_t num_blocks) {
 // Of a device: CUDA's and cuBLAS's code and workspaces, pieces that LibTorch's allocator keeps.
 constexpr int64_t kDeviceRuntimeBytes = int64_t{1} << 30;
 
-// FlashAttention's own outputs and the sums of its backward pass, bf16 and fp32.
+// What the backward pass of attention takes itself. FlashAttention: its own outputs and sums, bf16
+// and fp32. cuDNN: gradients of q, k and v of every query head in fp32. Which it will be is chosen
+// later.
 int64_t AttentionBytes(const ModelParams& params, int64_t rows) {
   const int64_t q = params.n_heads * params.head_dim;
   const int64_t kv = params.n_kv_heads * params.head_dim;
-  return rows * (q * (2 + 4) + 2 * 2 * (q + kv) + 2 * params.n_heads * 4);
+  const int64_t flash = q * (2 + 4) + 2 * 2 * (q + kv);
+  const int64_t cudnn = 3 * 4 * q;
+  return rows * (std::max(flash, cudnn) + 2 * params.n_heads * 4);
 }
 
 // Of an fp8 product of the backward pass: the largest weight transposed, and its scales.

@@ -34,20 +34,28 @@ NumericPlan ChoosePlan(const PlanWish& wish, const Json& previous) {
       plan.threads = static_cast<int>(threads);
     }
   }
-  plan.kernels = std::string(KernelsFor(plan.precision, wish.device, wish.head_dim).name);
+  if (wish.device.is_cuda() && plan.precision != "fp32") {
+    plan.attention =
+        wish.choose_attention(previous.is_object() ? StringOr(previous, "attention", "") : "");
+  }
+  plan.kernels = std::string(KernelsFor(plan.precision, wish.device, plan.attention).name);
   return plan;
 }
 
 Json PlanToJson(const NumericPlan& plan) {
-  return {{"precision", plan.precision},
-          {"chunk_rows", plan.chunk_rows},
-          {"loss_chunk_rows", plan.loss_chunk_rows},
-          {"ranks", plan.ranks},
-          {"threads", plan.threads},
-          {"kernels", plan.kernels},
-          {"cpu_capability", plan.cpu_capability},
-          {"torch", plan.torch_version},
-          {"build", plan.build}};
+  Json json = {{"precision", plan.precision},
+               {"chunk_rows", plan.chunk_rows},
+               {"loss_chunk_rows", plan.loss_chunk_rows},
+               {"ranks", plan.ranks},
+               {"threads", plan.threads},
+               {"kernels", plan.kernels},
+               {"cpu_capability", plan.cpu_capability},
+               {"torch", plan.torch_version},
+               {"build", plan.build}};
+  if (!plan.attention.empty()) {
+    json["attention"] = plan.attention;
+  }
+  return json;
 }
 
 }  // namespace mft

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -19,6 +20,7 @@ struct NumericPlan {
   int64_t loss_chunk_rows = 0;     // rows of a chunk of logits
   int64_t ranks = 1;               // whose gradients are summed
   int threads = 1;                 // of each
+  std::string attention;           // of CUDA in bf16: "rows", "flash", "cudnn"; otherwise ""
   std::string kernels;             // "cpu-avx512"
   std::string cpu_capability;      // LibTorch's, for its matrix products
   std::string torch_version;
@@ -35,7 +37,9 @@ struct PlanWish {
   int threads = 1;             // at most
   bool threads_fixed = false;  // the user asked for this number
   TrainDevice device;
-  int64_t head_dim = 0;  // of the model
+  // Asked where there is a choice, on CUDA in bf16: the name of a backend. `previous`: that of the
+  // previous plan, or "".
+  std::function<std::string(const std::string& previous)> choose_attention;
 };
 
 // As wished, except that what `previous` (a checkpoint's plan, or null) had is kept where possible.

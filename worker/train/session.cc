@@ -15,6 +15,7 @@
 #include "worker/kernels/cuda_library.h"
 #include "worker/model/device_weights.h"
 #include "worker/model/status_error.h"
+#include "worker/train/attention_trial.h"
 #include "worker/train/chunks.h"
 #include "worker/train/memory_planner.h"
 #include "worker/train/numeric_plan.h"
@@ -52,7 +53,6 @@ void OpenDevice(Session& session) {
 
 // What memory is planned with; the numeric plan may keep another one of fp32 and bf16.
 void ChoosePrecision(Session& session, const ModelWeights& files) {
-  session.weights_head_dim = files.params().head_dim;
   session.precision =
       ResolvePrecision(session.spec().mftd.precision, files.is_bf16(), session.device);
   if (session.quantises()) {
@@ -289,6 +289,28 @@ void PointAtBest(const Session& session) {
   });
 }
 
+// Says what was chosen and why.
+std::string MeasureAttention(const AttentionJob& job,
+                             const AttentionWish& wish,
+                             Reporter& reporter,
+                             const Clock& clock) {
+  const AttentionChoice choice = ValueOrThrow(ChooseCudaAttention(job, wish, clock));
+  reporter.Message(choice.name == kExactAttention ? LogLevel::kWarning : LogLevel::kInfo,
+                   DescribeAttention(choice, job));
+  for (const std::string& line : choice.left_out) {
+    reporter.Message(LogLevel::kInfo, StrCat("attention: left out: ", line));
+  }
+  return choice.name;
+}
+
+AttentionJob AttentionJobOf(const Session& session, const ModelParams& params, int64_t rows) {
+  return {.heads = params.n_heads,
+          .kv_heads = params.n_kv_heads,
+          .head_dim = params.head_dim,
+          .rows = rows,
+          .document_rows = MeanSegment(*session.cache, session.spec().seq_len)};
+}
+
 // Rank 0's plan is everybody's.
 void AgreeOnPlan(Session& session, const PlanWish& wish, const Json& previous) {
   const std::string text = session.ranks.TextOfFirst(
@@ -296,6 +318,7 @@ void AgreeOnPlan(Session& session, const PlanWish& wish, const Json& previous) {
   session.plan = ValueOrThrow(ParseJson(text));
   session.chunk_rows = ValueOrThrow(GetInt(session.plan, "chunk_rows"));
   session.precision = ValueOrThrow(GetString(session.plan, "precision"));
+  session.attention = StringOr(session.plan, "attention", "");
   ThrowIfError(CheckPrecision(session.precision, session.device)
                    .WithContext(StrCat("rank ", session.ranks.rank(), ", mftd.precision")));
   SetCpuThreads(static_cast<int>(ValueOrThrow(GetInt(session.plan, "threads"))));
@@ -328,19 +351,27 @@ std::unique_ptr<Session> OpenSession(TrainContext context,
 
   const ResumePoint point = FindBegin(*session);
   MakeBatcher(*session);
-  AgreeOnPlan(
-      *session,
-      {.precision = spec.mftd.precision,
-       .bf16_weights = files->is_bf16(),
-       .chunk_rows = ChunkRows(spec.seq_len * spec.batch_size, longest_segment, memory.sizes),
-       .min_chunk_rows = longest_segment,
-       .loss_chunk_rows = memory.sizes.head_rows,
-       .ranks = ranks.size(),
-       .threads = session->context.threads,
-       .threads_fixed = spec.mftd.threads > 0,
-       .device = session->device,
-       .head_dim = params.head_dim},
-      point.plan);
+  const int64_t chunk_rows =
+      ChunkRows(spec.seq_len * spec.batch_size, longest_segment, memory.sizes);
+  AgreeOnPlan(*session,
+              {.precision = spec.mftd.precision,
+               .bf16_weights = files->is_bf16(),
+               .chunk_rows = chunk_rows,
+               .min_chunk_rows = longest_segment,
+               .loss_chunk_rows = memory.sizes.head_rows,
+               .ranks = ranks.size(),
+               .threads = session->context.threads,
+               .threads_fixed = spec.mftd.threads > 0,
+               .device = session->device,
+               .choose_attention =
+                   [&](const std::string& of_checkpoint) {
+                     return MeasureAttention(AttentionJobOf(*session, params, chunk_rows),
+                                             {.deterministic = spec.mftd.deterministic == "true",
+                                              .previous = of_checkpoint},
+                                             reporter,
+                                             clock);
+                   }},
+              point.plan);
   MakeWeights(*session, files, memory.placement, !point.checkpoint_dir.empty());
   MakeModel(*session, longest_segment, memory.policy);
   RestoreState(*session, point, reporter);

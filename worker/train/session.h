@@ -43,11 +43,11 @@ struct Session {
   std::string tokenizer_file;  // copied into checkpoints; "" where the model has none
   ScheduleOptions schedule;
   int64_t chunk_rows = 0;
-  int64_t weights_head_dim = 0;  // of the model: decides on the kernels
   TrainDevice device;
   int64_t device_memory = 0;  // bytes of a GPU that were free before the model came
   ExecutionSizes sizes;       // of the memory plan
   std::string precision;      // of the plan
+  std::string attention;      // of the plan; "" before it, and of the CPU
   Json plan;                  // the numeric plan, as stored in checkpoints
   RunState state;             // where the run stands
   int64_t saved_step = 0;     // step of the newest checkpoint of this run_dir; 0: none
@@ -64,7 +64,7 @@ struct Session {
   }
   // What is trained.
   ParamStore& trained() { return full != nullptr ? static_cast<ParamStore&>(*full) : *lora; }
-  const KernelTable& kernels() const { return KernelsFor(precision, device, weights_head_dim); }
+  const KernelTable& kernels() const { return KernelsFor(precision, device, attention); }
   // The frozen base is in fp8.
   bool quantises() const { return precision == "fp8" && context.job.spec.lora.enable; }
   // Of the files of what is trained: what the kernels multiply.

@@ -70,10 +70,10 @@ std::string ResolvePrecision(std::string_view precision,
 
 const KernelTable& KernelsFor(std::string_view precision,
                               const TrainDevice& device,
-                              int64_t head_dim) {
+                              std::string_view attention) {
   const bool bf16 = precision != "fp32";
   if (device.is_cuda()) {
-    return ValueOrThrow(LoadCuda())->kernels(bf16, head_dim);
+    return ValueOrThrow(LoadCuda())->kernels(bf16, attention);
   }
   return bf16 ? *CpuBf16Kernels() : CpuKernels();
 }

@@ -36,9 +36,10 @@ std::string ResolvePrecision(std::string_view precision,
                              bool bf16_weights,
                              const TrainDevice& device = {});
 
-// REQUIRES a precision that ResolvePrecision gave. Throws what opening the kernels throws.
+// REQUIRES a precision that ResolvePrecision gave. `attention`: of a CUDA device in bf16
+// (CudaApi::kernels). Throws what opening the kernels throws.
 const KernelTable& KernelsFor(std::string_view precision,
                               const TrainDevice& device = {},
-                              int64_t head_dim = 0);
+                              std::string_view attention = "");
 
 }  // namespace mft

@@ -6,14 +6,32 @@
 
 namespace mft::testing {
 
-const KernelTable& DeviceKernels(bool bf16, int64_t head_dim) {
+namespace {
+const CudaApi& Opened() {
   static const CudaApi* const api = [] {
     ValueOrThrow(CudaDevices());
     const CudaApi* loaded = ValueOrThrow(LoadCuda());
     loaded->open(0, false);
     return loaded;
   }();
-  return api->kernels(bf16, head_dim);
+  return *api;
+}
+}  // namespace
+
+const KernelTable& DeviceKernels(bool bf16, int64_t head_dim) {
+  const bool flash = bf16 && AttentionOf("flash", head_dim, 0).unusable.empty();
+  return Opened().kernels(bf16, flash ? "flash" : "rows");
+}
+
+DeviceAttention AttentionOf(const std::string& backend, int64_t head_dim, int64_t /*rows*/) {
+  for (const AttentionBackend& known : Opened().attention_backends(head_dim)) {
+    if (known.name == backend) {
+      return {.unusable = known.unusable,
+              .deterministic = known.deterministic,
+              .kernels = known.unusable.empty() ? &Opened().kernels(true, backend) : nullptr};
+    }
+  }
+  return {.unusable = "this library has none of that name"};
 }
 
 }  // namespace mft::testing

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "common/base/files.h"
+#include "tests/support/cache_builder.h"
 #include "tests/support/temp_dir.h"
 #include "worker/kernels/philox.h"
 #include "worker/train/chunks.h"
@@ -52,6 +53,20 @@ TEST(Chunks, AreCutAtSegmentEndsOnlyAndKeepEveryRow) {
   EXPECT_EQ(offsets, (std::vector<std::vector<int32_t>>{{0, 3, 7}, {0, 9}, {0, 2, 4}}));
   EXPECT_EQ(rows, BatchOf({20}).x);
   EXPECT_EQ(loss_tokens, 19);
+}
+
+TEST(Chunks, TheMeanSegmentIsOfTheTrainingData) {
+  testing::TempDir dir;
+  const auto sample = [](size_t tokens) {
+    return testing::TestSample{.tokens = std::vector<int32_t>(tokens, 5)};
+  };
+  // A sample has one row fewer than tokens: the last is predicted alone.
+  const auto cache = testing::BuildCache(dir.path() + "/cache",
+                                         {{.files = {{sample(11), sample(21)}, {sample(31)}}},
+                                          {.kind = SourceKind::kEval, .files = {{sample(1000)}}}});
+  EXPECT_EQ(MeanSegment(*cache, 4096), 20);
+  EXPECT_EQ(LongestSegment(*cache, 4096), 999);
+  EXPECT_EQ(MeanSegment(*cache, 16), 16);
 }
 
 TEST(Chunks, ABatchThatFitsIsLeftAlone) {
@@ -178,6 +193,9 @@ TEST(NumericPlan, DifferencesAreNamed) {
   EXPECT_EQ(DescribePlanDifferences(before, {{"threads", 1}, {"torch", "2.11.0"}}),
             "threads 2 -> 1");
   EXPECT_EQ(DescribePlanDifferences(Json(), {{"threads", 1}}), "threads unknown -> 1");
+  // A checkpoint of a GPU whose attention this one does not have.
+  EXPECT_EQ(DescribePlanDifferences({{"attention", "cudnn"}}, {{"attention", "flash"}}),
+            "attention \"cudnn\" -> \"flash\"");
 }
 
 TEST(TrainContext, StandsAloneOnAYamlFile) {

@@ -129,7 +129,7 @@ void TrainRun::StartRank(int rank) {
   for (const auto& [name, value] : environment) {
     variables.insert(variables.begin(), StrCat(name, "=", value));  // the first one counts
   }
-  std::vector<std::string> arguments = {MFT_BIN_DIR "/mft-worker",
+  std::vector<std::string> arguments = {BinDir() + "/mft-worker",
                                         "train",
                                         "--job",
                                         directory_ + "/job/job.json",

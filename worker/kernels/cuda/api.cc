@@ -2,8 +2,11 @@
 #include <cuda_runtime_api.h>
 
 #include <stdexcept>
+#include <string>
+#include <string_view>
 
 #include "worker/comm/nccl.h"
+#include "worker/kernels/cuda/cudnn_attention.h"
 #include "worker/kernels/cuda/flash_attention.h"
 #include "worker/kernels/cuda/gemm.h"
 #include "worker/kernels/cuda/gemm_quantised.h"
@@ -14,6 +17,12 @@
 namespace mft {
 
 namespace {
+constexpr std::string_view kRows = "rows";
+constexpr std::string_view kFlash = "flash";
+constexpr std::string_view kCudnn = "cudnn";
+
+bool g_deterministic = false;
+
 std::vector<CudaDeviceInfo> Devices() {
   int count = 0;
   cuda::Check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
@@ -34,34 +43,76 @@ void Open(int ordinal, bool deterministic) {
   cuda::OpenDevice(ordinal);
   cuda::LoadTorch();
   cuda::SetDeterministic(deterministic);
+  g_deterministic = deterministic;
 }
 
-KernelTable MakeKernels(bool bf16, bool flash) {
-  KernelTable table = bf16 ? cuda::BlockTableBF16() : cuda::BlockTableF32();
+std::vector<AttentionBackend> AttentionBackends(int64_t head_dim) {
+  return {{.name = std::string(kRows), .deterministic = true, .unusable = ""},
+          {.name = std::string(kFlash),
+           .deterministic = g_deterministic,
+           .unusable = cuda::WhyNoFlashAttention(head_dim)},
+          {.name = std::string(kCudnn),
+           .deterministic = false,
+           .unusable = cuda::WhyNoCudnnAttention(head_dim)}};
+}
+
+KernelTable MakeFp32() {
+  KernelTable table = cuda::BlockTableF32();
   table.gemm = cuda::Gemm;
-  table.name = flash ? "cuda-bf16-flash" : bf16 ? "cuda-bf16" : "cuda-fp32";
-  if (bf16 && cuda::HasQuantisedGemm()) {
+  table.name = "cuda-fp32";
+  return table;
+}
+
+KernelTable MakeBf16() {
+  KernelTable table = cuda::BlockTableBF16();
+  table.gemm = cuda::Gemm;
+  table.name = "cuda-bf16";
+  if (cuda::HasQuantisedGemm()) {
     table.gemm_quantised = cuda::GemmQuantised;
-  }
-  if (flash) {
-    cuda::OpenTorch();
-    table.attention = cuda::FlashAttention;
-    table.attention_backward = cuda::FlashAttentionBackward;
   }
   return table;
 }
 
-const KernelTable& Kernels(bool bf16, int64_t head_dim) {
+KernelTable MakeFlash() {
+  cuda::OpenTorch();
+  KernelTable table = MakeBf16();
+  table.name = "cuda-bf16-flash";
+  table.attention = cuda::FlashAttention;
+  table.attention_backward = cuda::FlashAttentionBackward;
+  return table;
+}
+
+KernelTable MakeCudnn() {
+  KernelTable table = MakeBf16();
+  table.name = "cuda-bf16-cudnn";
+  table.attention = cuda::CudnnAttention;
+  table.attention_backward = cuda::CudnnAttentionBackward;
+  return table;
+}
+
+const KernelTable& Kernels(bool bf16, std::string_view attention) {
   if (!bf16) {
-    static const KernelTable fp32 = MakeKernels(false, false);
+    static const KernelTable fp32 = MakeFp32();
     return fp32;
   }
-  if (!cuda::HasFlashAttention(head_dim)) {
-    static const KernelTable rows = MakeKernels(true, false);
-    return rows;
+  if (attention == kFlash) {
+    static const KernelTable flash = MakeFlash();
+    return flash;
   }
-  static const KernelTable flash = MakeKernels(true, true);
-  return flash;
+  if (attention == kCudnn) {
+    static const KernelTable cudnn = MakeCudnn();
+    return cudnn;
+  }
+  if (!attention.empty() && attention != kRows) {
+    throw std::invalid_argument("no attention is called " + std::string(attention));
+  }
+  static const KernelTable rows = MakeBf16();
+  return rows;
+}
+
+void ReleaseCached() {
+  cuda::ReleaseTorchCache();
+  cuda::ReleaseCudnnWorkspace();
 }
 
 Result<std::unique_ptr<DeviceCommunicator>> Communicate(const DeviceCommOptions& options) {
@@ -74,7 +125,9 @@ Result<std::unique_ptr<DeviceCommunicator>> Communicate(const DeviceCommOptions&
 extern "C" __attribute__((visibility("default"))) const mft::CudaApi* mft_cuda_api() {
   static const mft::CudaApi api = {.devices = mft::Devices,
                                    .open = mft::Open,
+                                   .attention_backends = mft::AttentionBackends,
                                    .kernels = mft::Kernels,
+                                   .release_cached = mft::ReleaseCached,
                                    .make_communicator_id = mft::MakeNcclId,
                                    .communicate = mft::Communicate};
   return &api;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The only file that calls LibTorch's operators on CUDA. Letters: T rows, H query heads, K key
-// heads, E head width.
+// LibTorch's FlashAttention-2; the only file that calls its operators on CUDA. Letters: T rows, H
+// query heads, K key heads, E head width.
 #include "worker/kernels/cuda/flash_attention.h"
 
 #include <dlfcn.h>
@@ -18,6 +18,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAStream.h>
 #include <c10/util/Exception.h>
 
@@ -29,6 +30,9 @@ namespace mft::cuda {
 namespace {
 constexpr int64_t kHeadMultiple = 8;
 constexpr int64_t kMaxFlashHead = 256;
+constexpr int kMinCapability = 80;
+
+bool g_open = false;
 
 c10::Device ThisDevice() {
   return {c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(DeviceOrdinal())};
@@ -102,14 +106,29 @@ void OpenTorch() {
   at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   c10::cuda::setCurrentCUDAStream(
       c10::cuda::getStreamFromExternal(ComputeStream(), ThisDevice().index()));
+  g_open = true;
 }
 
 void SetDeterministic(bool deterministic) {
   at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
+  // What attention allocates it writes; LibTorch would fill it before.
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
 }
 
-bool HasFlashAttention(int64_t head_dim) {
-  return head_dim % kHeadMultiple == 0 && head_dim <= kMaxFlashHead;
+void ReleaseTorchCache() {
+  if (g_open) {
+    c10::cuda::CUDACachingAllocator::emptyCache();
+  }
+}
+
+std::string WhyNoFlashAttention(int64_t head_dim) {
+  if (head_dim % kHeadMultiple != 0 || head_dim > kMaxFlashHead) {
+    return "heads are " + std::to_string(head_dim) + " elements wide";
+  }
+  if (ComputeCapability() < kMinCapability) {
+    return "the GPU is older than Ampere";
+  }
+  return WhyNotLoaded().empty() ? "" : "LibTorch's CUDA library does not load: " + WhyNotLoaded();
 }
 
 void FlashAttention(View out, View lse, View q, View k, View v, const AttentionShape& shape) {

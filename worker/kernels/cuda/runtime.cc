@@ -204,6 +204,17 @@ cudaStream_t ComputeStream() {
   return Opened().stream;
 }
 
+int ComputeCapability() {
+  int major = 0;
+  int minor = 0;
+  const int ordinal = Opened().ordinal;
+  Check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal),
+        "cudaDeviceGetAttribute");
+  Check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal),
+        "cudaDeviceGetAttribute");
+  return 10 * major + minor;
+}
+
 void* KernelScratch(size_t bytes) {
   if (bytes > kScratchBytes) {
     throw std::length_error("a kernel wants " + std::to_string(bytes) +

@@ -22,6 +22,7 @@ void OpenDevice(int ordinal);
 // The following throw std::logic_error before OpenDevice.
 int DeviceOrdinal();
 cudaStream_t ComputeStream();
+int ComputeCapability();  // 90: 9.0
 
 // Memory for what a kernel leaves to the next one; one use at a time, in stream order. Throws
 // std::length_error past its size (kScratchBytes).
