@@ -223,6 +223,8 @@ Result<MemoryJob> MemoryJobOf(const BenchArgs& args,
                    .full = args.full,
                    .microbatch_rows = std::accumulate(lengths.begin(), lengths.end(), int64_t{0}),
                    .longest_document = *std::max_element(lengths.begin(), lengths.end()),
+                   .mean_document = std::accumulate(lengths.begin(), lengths.end(), int64_t{0}) /
+                                    static_cast<int64_t>(lengths.size()),
                    .device = bench.device.is_cuda() ? &bench.kernels() : nullptr,
                    .host_memory = host_memory,
                    .quantise = bench.quantises()};

@@ -59,15 +59,24 @@ std::vector<RecomputePlan> PlansFrom(RecomputePolicy wish, int64_t num_blocks) {
 // Of a device: CUDA's and cuBLAS's code and workspaces, pieces that LibTorch's allocator keeps.
 constexpr int64_t kDeviceRuntimeBytes = int64_t{1} << 30;
 
-// What the backward pass of attention takes itself. FlashAttention: its own outputs and sums, bf16
-// and fp32. cuDNN: gradients of q, k and v of every query head in fp32. Which it will be is chosen
-// later.
-int64_t AttentionBytes(const ModelParams& params, int64_t rows) {
+// What the backward pass of attention takes itself. FlashAttention: its own outputs, and sums in
+// fp32 with 128 rows more for each document, of which there are several where those of one would
+// not fill the device and the order of adding up must not matter. cuDNN: gradients of q, k and v of
+// every query head in fp32. Which it will be is chosen later.
+int64_t AttentionBytes(const MemoryJob& job, int64_t rows) {
+  constexpr int64_t kRowsMore = 128;
+  constexpr int64_t kMultiprocessors = 148;  // of the largest device
+  const ModelParams& params = job.params;
   const int64_t q = params.n_heads * params.head_dim;
   const int64_t kv = params.n_kv_heads * params.head_dim;
-  const int64_t flash = q * (2 + 4) + 2 * 2 * (q + kv);
-  const int64_t cudnn = 3 * 4 * q;
-  return rows * (std::max(flash, cudnn) + 2 * params.n_heads * 4);
+  const int64_t mean = job.mean_document > 0 ? job.mean_document : job.longest_document;
+  const int64_t documents = std::max<int64_t>(1, rows / std::max<int64_t>(1, mean));
+  const int64_t teams = std::max<int64_t>(1, rows / job.longest_document) * params.n_heads;
+  const int64_t sums = job.deterministic ? (kMultiprocessors + teams - 1) / teams : 1;
+  const int64_t flash =
+      rows * (2 * q + 2 * 2 * (q + kv)) + sums * (rows + kRowsMore * documents) * 4 * q;
+  const int64_t cudnn = rows * 3 * 4 * q;
+  return std::max(flash, cudnn) + rows * 2 * params.n_heads * 4;
 }
 
 // Of an fp8 product of the backward pass: the largest weight transposed, and its scales.
@@ -102,7 +111,7 @@ MemoryForecast ForecastOnDevice(const MemoryJob& job,
   const int64_t trained = job.full ? TotalParameters(job.params)
                                    : LoraParameters(job.params, job.rank, job.target_modules);
   const int64_t transposed = job.quantise ? TransposedWeightBytes(job.params) : 0;
-  return {.program = kDeviceRuntimeBytes + AttentionBytes(job.params, rows) + transposed,
+  return {.program = kDeviceRuntimeBytes + AttentionBytes(job, rows) + transposed,
           .weights = {.copied = job.full ? 0 : FrozenOnDevice(job, placement)},
           .trained = (kTrainedStateBytes + copy) * trained,
           .activations = plan.total()};

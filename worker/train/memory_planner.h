@@ -38,6 +38,8 @@ struct MemoryJob {
   double dropout = 0;
   int64_t microbatch_rows = 0;
   int64_t longest_document = 0;         // rows
+  int64_t mean_document = 0;            // rows; 0: all are as long as the longest
+  bool deterministic = false;           // attention's backward pass on a device
   int64_t world_size = 1;               // ranks that can hold a part of the weights each
   const KernelTable* device = nullptr;  // what trains it; null: the CPU
   int64_t host_memory = 0;  // with a device: what this rank may pin for offloaded blocks

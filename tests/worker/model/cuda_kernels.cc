@@ -11,7 +11,7 @@ const CudaApi& Opened() {
   static const CudaApi* const api = [] {
     ValueOrThrow(CudaDevices());
     const CudaApi* loaded = ValueOrThrow(LoadCuda());
-    loaded->open(0, false);
+    loaded->open(0, true);  // bits are compared
     return loaded;
   }();
   return *api;

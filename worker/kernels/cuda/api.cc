@@ -21,6 +21,8 @@ constexpr std::string_view kRows = "rows";
 constexpr std::string_view kFlash = "flash";
 constexpr std::string_view kCudnn = "cudnn";
 
+constexpr int kMinMajor = 8;
+
 bool g_deterministic = false;
 
 std::vector<CudaDeviceInfo> Devices() {
@@ -40,6 +42,13 @@ std::vector<CudaDeviceInfo> Devices() {
 }
 
 void Open(int ordinal, bool deterministic) {
+  const CudaDeviceInfo device = Devices().at(static_cast<size_t>(ordinal));
+  if (device.major < kMinMajor) {
+    throw std::runtime_error(device.name + " has compute capability " +
+                             std::to_string(device.major) + "." + std::to_string(device.minor) +
+                             ", this build has kernels for " + std::to_string(kMinMajor) +
+                             ".0 and later");
+  }
   cuda::OpenDevice(ordinal);
   cuda::LoadTorch();
   cuda::SetDeterministic(deterministic);

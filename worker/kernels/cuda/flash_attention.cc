@@ -19,6 +19,7 @@
 #include <ATen/ops/from_blob.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <c10/util/Exception.h>
 
@@ -83,6 +84,12 @@ auto TellOutOfMemory(const Call& call) {
   }
 }
 
+// LibTorch's current stream and device are those of a thread.
+c10::cuda::CUDAStreamGuard OnComputeStream() {
+  return c10::cuda::CUDAStreamGuard(
+      c10::cuda::getStreamFromExternal(ComputeStream(), ThisDevice().index()));
+}
+
 int64_t Longest(std::span<const int32_t> offsets) {
   int32_t longest = 0;
   for (size_t i = 0; i + 1 < offsets.size(); ++i) {
@@ -104,8 +111,6 @@ void OpenTorch() {
     throw std::runtime_error("LibTorch's CUDA library does not load: " + WhyNotLoaded());
   }
   at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
-  c10::cuda::setCurrentCUDAStream(
-      c10::cuda::getStreamFromExternal(ComputeStream(), ThisDevice().index()));
   g_open = true;
 }
 
@@ -133,6 +138,7 @@ std::string WhyNoFlashAttention(int64_t head_dim) {
 
 void FlashAttention(View out, View lse, View q, View k, View v, const AttentionShape& shape) {
   const c10::InferenceMode no_graph;
+  const c10::cuda::CUDAStreamGuard on_stream = OnComputeStream();
   const int64_t e = shape.head_dim;
   const auto result = TellOutOfMemory([&] {
     return at::_flash_attention_forward(Heads(q, e),
@@ -156,6 +162,7 @@ void FlashAttention(View out, View lse, View q, View k, View v, const AttentionS
 
 void FlashAttentionBackward(const KernelTable::AttentionGrad& g, const AttentionShape& shape) {
   const c10::InferenceMode no_graph;
+  const c10::cuda::CUDAStreamGuard on_stream = OnComputeStream();
   const int64_t e = shape.head_dim;
   // Without dropout the state of the random numbers is not read.
   const at::Tensor no_random = at::empty({0}, at::TensorOptions(at::kUInt64).device(ThisDevice()));

@@ -50,6 +50,7 @@ class Scratch {
       const cudaError_t error =
           cudaMalloc(reinterpret_cast<void**>(&data_), static_cast<size_t>(bytes));
       if (error == cudaErrorMemoryAllocation) {
+        cudaGetLastError();  // it is told here, and is no error of a later call
         throw DeviceOutOfMemory("no memory of the GPU is left: " + call);
       }
       Check(error, call);
