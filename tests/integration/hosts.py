@@ -9,8 +9,13 @@ import subprocess
 ADDRESSES = ("10.213.7.1", "10.213.7.2")
 
 
-def ip(*arguments):
-    return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+def run(*command):
+    """What is wrong with it; "": nothing."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        return str(error)
+    return "" if done.returncode == 0 else done.stderr.strip() or f"{command[0]} ended with {done.returncode}"
 
 
 class Host:
@@ -36,22 +41,21 @@ class Hosts:
         self.nodes = [Host(f"n{i + 1}", f"mft-{os.getpid()}-{i}", address, table) for i, address in enumerate(ADDRESSES)]
         table.write_text("127.0.0.1 localhost\n" + "".join(f"{node.address} {node.name}\n" for node in self.nodes))
         self.ends = [f"mft{os.getpid()}-{i}" for i in range(len(self.nodes))]
-        made = [ip("netns", "add", node.namespace) for node in self.nodes]
-        made.append(ip("link", "add", self.ends[0], "type", "veth", "peer", "name", self.ends[1]))
+        problems = [run("ip", "netns", "add", node.namespace) for node in self.nodes]
+        problems.append(run("ip", "link", "add", self.ends[0], "type", "veth", "peer", "name", self.ends[1]))
         for node, end in zip(self.nodes, self.ends):
-            made.append(ip("link", "set", end, "netns", node.namespace))
-            made.append(ip("-n", node.namespace, "addr", "add", f"{node.address}/24", "dev", end))
-            made.append(ip("-n", node.namespace, "link", "set", end, "up"))
-            made.append(ip("-n", node.namespace, "link", "set", "lo", "up"))
-        boots = subprocess.run([*self.nodes[0].boot, "true"], capture_output=True, text=True, check=False)
-        self.problem = next((done.stderr.strip() for done in [*made, boots] if done.returncode), "")
+            problems.append(run("ip", "link", "set", end, "netns", node.namespace))
+            problems.append(run("ip", "-n", node.namespace, "addr", "add", f"{node.address}/24", "dev", end))
+            problems.append(run("ip", "-n", node.namespace, "link", "set", end, "up"))
+            problems.append(run("ip", "-n", node.namespace, "link", "set", "lo", "up"))
+        problems.append(run(*self.nodes[0].boot, "true"))
+        self.problem = next(filter(None, problems), "")
 
-    def cable(self, state):
-        """up or down."""
-        done = ip("-n", self.nodes[0].namespace, "link", "set", self.ends[0], state)
-        if done.returncode:
-            raise AssertionError(f"the cable cannot be set {state}: {done.stderr}")
+    def cut_cable(self):
+        problem = run("ip", "-n", self.nodes[0].namespace, "link", "set", self.ends[0], "down")
+        if problem:
+            raise AssertionError(f"the cable cannot be cut: {problem}")
 
     def remove(self):
         for node in self.nodes:
-            ip("netns", "del", node.namespace)
+            run("ip", "netns", "del", node.namespace)

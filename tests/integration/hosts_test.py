@@ -72,7 +72,7 @@ class TwoHosts(Case):
         self.start(True, path, cache, "cut", "tcp")
         metrics = run_dir / "metrics.train.jsonl"
         self.wait_for("steps", lambda: metrics.exists() and metrics.stat().st_size > 2000, seconds=60)
-        self.hosts.cable("down")
+        self.hosts.cut_cable()
         cut = time.monotonic()
         codes = [process.wait(timeout=30) for process in self.ranks]
         self.assertLess(time.monotonic() - cut, 10)

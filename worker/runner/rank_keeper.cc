@@ -29,6 +29,7 @@ namespace mft::runner {
 namespace {
 
 constexpr int64_t kScanMicros = 5'000;
+constexpr int64_t kLeftoversMicros = 60'000'000;  // then Slurm has to kill them, with the job
 
 Result<int> RankFromSlurm(int ranks) {
   const char* text = std::getenv("SLURM_PROCID");
@@ -120,13 +121,15 @@ class Keeper {
 
   // Other ranks of the attempt may be on this node: only what is below this process is ours.
   Status KillLeftovers() {
-    while (Reap()) {
+    const Clock& clock = SystemClock();
+    const int64_t give_up = clock.BoottimeMicros() + kLeftoversMicros;
+    while (Reap() && clock.BoottimeMicros() < give_up) {
       for (const AttemptProcess& process : FindAttemptProcesses(attempt_.attempt_id)) {
         if (process.parent_pid == getpid()) {
           LogIfError(SendSignal(process, SIGKILL), "what the rank left behind");
         }
       }
-      MFT_RETURN_IF_ERROR(wakeup_.Wait(SystemClock().BoottimeMicros() + kScanMicros).status());
+      MFT_RETURN_IF_ERROR(wakeup_.Wait(clock.BoottimeMicros() + kScanMicros).status());
     }
     return Status::Ok();
   }

@@ -26,7 +26,7 @@ namespace {
 constexpr int64_t kSecond = 1'000'000;
 constexpr int64_t kStepKillMicros = 2 * kSecond;
 constexpr int64_t kSrunKillMicros = 5 * kSecond;
-constexpr size_t kMaxLine = size_t{64} << 10;
+constexpr size_t kMaxLine = size_t{64} << 10;  // of what is no word
 
 // Our end is close-on-exec, else srun would hold it and never see the end of the stream.
 Status MakeStreams(UniqueFd& ours, UniqueFd& srun_in, UniqueFd& words, UniqueFd& srun_out) {
@@ -141,6 +141,9 @@ void SrunRanks::Kill(int64_t now_micros) {
 }
 
 std::vector<RankEnd> SrunRanks::Heard() {
+  if (!words_.valid()) {
+    return {};
+  }
   std::array<char, 4096> buffer{};
   ssize_t got = 0;
   while ((got = read(words_.get(), buffer.data(), buffer.size())) > 0) {
