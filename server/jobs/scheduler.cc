@@ -62,14 +62,15 @@ bool TakePrepareSlot(FreeDevices& free) {
 
 }  // namespace
 
+int RanksOnANode(int ranks, const NodeCapacity& node) {
+  return node.ranks_per_node > 0 ? CeilDiv(ranks, CeilDiv(ranks, node.ranks_per_node)) : ranks;
+}
+
 Result<Needs> NeedsOf(const JobSpec& spec, const NodeCapacity& node) {
   Needs needs;
   needs.ranks = static_cast<int>(spec.mftd.ranks);
-  if (node.ranks_per_node > 0 && needs.ranks > node.ranks_per_node) {
-    const int nodes = CeilDiv(needs.ranks, node.ranks_per_node);
-    needs.ranks_per_node = CeilDiv(needs.ranks, nodes);
-  }
-  const int on_a_node = needs.ranks_per_node > 0 ? needs.ranks_per_node : needs.ranks;
+  const int on_a_node = RanksOnANode(needs.ranks, node);
+  needs.ranks_per_node = on_a_node < needs.ranks ? on_a_node : 0;
   const bool enough_gpus = node.gpus >= on_a_node;
   if (spec.mftd.device == "cuda" && !enough_gpus) {
     const std::string spread =

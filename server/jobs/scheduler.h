@@ -31,6 +31,9 @@ struct Needs {
   int ranks_per_node = 0;  // of a job that is spread over nodes: the most on one; 0: it is not
 };
 
+// How many of a job's ranks, at most, one node gets: all, or an even share where that is too many.
+int RanksOnANode(int ranks, const NodeCapacity& node);
+
 // Resolves `auto` and the default thread count against the node: cuda where it has enough GPUs,
 // else cpu; threads: cores / ranks. Ranks of several nodes are dealt out evenly. A CPU job that
 // asks for more cores than there are holds the whole node. RESOURCE_EXHAUSTED (NOT_ENOUGH_DEVICES)
