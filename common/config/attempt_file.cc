@@ -61,6 +61,10 @@ Result<AttemptFile> AttemptFromJson(const Json& json) {
   MFT_RETURN_IF_ERROR(GetSmallInt(json, "attempt", 1, file.attempt));
   MFT_RETURN_IF_ERROR(GetSmallInt(json, "ranks", 1, file.ranks));
   MFT_RETURN_IF_ERROR(GetSmallInt(json, "threads", 1, file.threads));
+  if (json.contains("ranks_per_node")) {  // not in one that waits in Slurm since a release ago
+    MFT_RETURN_IF_ERROR(GetSmallInt(json, "ranks_per_node", 0, file.ranks_per_node));
+    MFT_ASSIGN_OR_RETURN(file.srun, GetString(json, "srun"));
+  }
   MFT_ASSIGN_OR_RETURN(file.cache_root, GetString(json, "cache_root"));
   MFT_ASSIGN_OR_RETURN(file.data_cache, GetString(json, "data_cache"));
   MFT_ASSIGN_OR_RETURN(file.grace_ms, GetInt(json, "grace_ms"));
@@ -121,6 +125,8 @@ Status WriteAttemptFile(const std::string& path, const AttemptFile& file) {
   json["device"] = file.device;
   json["ranks"] = file.ranks;
   json["threads"] = file.threads;
+  json["ranks_per_node"] = file.ranks_per_node;
+  json["srun"] = file.srun;
   json["gpu_uuids"] = file.gpu_uuids;
   json["cache_root"] = file.cache_root;
   json["data_cache"] = file.data_cache;

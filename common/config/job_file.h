@@ -34,6 +34,8 @@ struct AttemptFile {
   std::string device = "cpu";  // resolved: cpu | cuda
   int ranks = 1;
   int threads = 1;                         // per rank
+  int ranks_per_node = 0;                  // srun starts them, so many a node; 0: the runner does
+  std::string srun = "srun";               // the program; without a folder it is looked for in PATH
   std::vector<std::string> gpu_uuids;      // one a rank with cuda
   std::string cache_root;                  // where token caches are made (prepare)
   std::string data_cache;                  // the token cache to train from (train)

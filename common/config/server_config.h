@@ -16,7 +16,7 @@ namespace mft {
 
 // How trainings are handed to Slurm (executor: slurm).
 struct SlurmConfig {
-  std::string bin_dir;    // of sbatch, squeue and scancel; "": PATH
+  std::string bin_dir;    // of sbatch, squeue, scancel and (on the nodes) srun; "": PATH
   std::string partition;  // "": Slurm's default
   std::string account;
   std::string qos;
@@ -24,6 +24,7 @@ struct SlurmConfig {
   std::string gres = "gpu";            // name of a GPU in --gres, e.g. gpu:h100
   int64_t gpus_per_node = 0;           // 0: the nodes have none, jobs run on CPUs
   int64_t cores_per_node = 0;          // 0: as many as the daemon's own node shares out
+  int64_t ranks_per_node = 0;          // a job of more is spread over nodes; 0: one node a job
   int64_t memory_gib = 0;              // of one rank; 0: the partition's default
   int64_t max_jobs = 1000;             // in Slurm at once; the others wait in the daemon
   int64_t poll_seconds = 5;            // between two looks at Slurm's queue
@@ -40,6 +41,7 @@ void VisitFields(Visitor&& visit, auto& self) requires
   visit("gres", self.gres, FieldRule{});
   visit("gpus_per_node", self.gpus_per_node, Between(0, 1024));
   visit("cores_per_node", self.cores_per_node, Between(0, 65536));
+  visit("ranks_per_node", self.ranks_per_node, Between(0, 1024));
   visit("memory_gib", self.memory_gib, Between(0, int64_t{1} << 20));
   visit("max_jobs", self.max_jobs, Between(1, 100'000));
   visit("poll_seconds", self.poll_seconds, Between(1, 600));

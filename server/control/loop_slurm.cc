@@ -33,6 +33,7 @@ void ControlLoop::Impl::SubmitToSlurm(RunningAttempt attempt, const AttemptFile&
                        .comment = StrCat("mftd job ", job.id, " attempt ", file.attempt),
                        .cuda = file.device == "cuda",
                        .ranks = file.ranks,
+                       .ranks_per_node = file.ranks_per_node,
                        .threads = file.threads,
                        .grace_ms = file.grace_ms + options_.kill_margin_ms,
                        .time_limit_ms = file.time_limit_ms,

@@ -102,6 +102,10 @@ AttemptFile ControlLoop::Impl::MakeAttemptFile(const Job& job,
   file.device = train ? needs.device : "cpu";
   file.ranks = train ? needs.ranks : 1;
   file.threads = train ? needs.threads : 1;
+  file.ranks_per_node = train ? needs.ranks_per_node : 0;
+  if (!options_.slurm.bin_dir.empty()) {
+    file.srun = JoinPath(options_.slurm.bin_dir, file.srun);
+  }
   for (const Lease& lease : leases) {
     if (!lease.uuid.empty()) {
       file.gpu_uuids.push_back(lease.uuid);

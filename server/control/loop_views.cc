@@ -31,7 +31,8 @@ NodeCapacity ControlLoop::Impl::Capacity() const {
   if (options_.executor == Executor::kSlurm) {
     const auto cores = static_cast<int>(options_.slurm.cores_per_node);
     return {.cores = cores > 0 ? cores : options_.cores,
-            .gpus = static_cast<int>(options_.slurm.gpus_per_node)};
+            .gpus = static_cast<int>(options_.slurm.gpus_per_node),
+            .ranks_per_node = static_cast<int>(options_.slurm.ranks_per_node)};
   }
   return {.cores = options_.cores, .gpus = static_cast<int>(gpus_.size())};
 }

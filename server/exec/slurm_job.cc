@@ -106,12 +106,16 @@ std::string SlurmScript(const SlurmRequest& request) {
 std::vector<std::string> SbatchArguments(const SlurmConfig& config,
                                          const SlurmRequest& request,
                                          const std::string& script_path) {
-  std::vector<std::string> words = {"--parsable",
-                                    "--nodes=1",
-                                    StrCat("--ntasks=", request.ranks),
-                                    StrCat("--cpus-per-task=", request.threads)};
-  AddIf(request.cuda, StrCat("--gres=", config.gres, ":", request.ranks), words);
-  AddIf(config.memory_gib > 0, StrCat("--mem=", config.memory_gib * request.ranks, "G"), words);
+  const bool spread = request.ranks_per_node > 0;
+  const int per_node = spread ? request.ranks_per_node : request.ranks;
+  const int nodes = (request.ranks + per_node - 1) / per_node;
+  std::vector<std::string> words = {
+      "--parsable", StrCat("--nodes=", nodes), StrCat("--ntasks=", request.ranks)};
+  AddIf(spread, StrCat("--ntasks-per-node=", per_node), words);
+  words.push_back(StrCat("--cpus-per-task=", request.threads));
+  // Both are of one node.
+  AddIf(request.cuda, StrCat("--gres=", config.gres, ":", per_node), words);
+  AddIf(config.memory_gib > 0, StrCat("--mem=", config.memory_gib * per_node, "G"), words);
   AddIf(!config.partition.empty(), StrCat("--partition=", config.partition), words);
   AddIf(!config.account.empty(), StrCat("--account=", config.account), words);
   AddIf(!config.qos.empty(), StrCat("--qos=", config.qos), words);

@@ -22,6 +22,7 @@ struct SlurmRequest {
   std::string comment;      // for people
   bool cuda = false;
   int ranks = 1;
+  int ranks_per_node = 0;     // the most on one node; 0: all on one
   int threads = 1;            // per rank
   int64_t grace_ms = 0;       // from a signal to the kill, as the daemon counts
   int64_t time_limit_ms = 0;  // kept by the runner; 0: none

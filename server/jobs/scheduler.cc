@@ -24,6 +24,10 @@ std::string Ahead(int count, std::string_view what) {
   return StrCat("waits for ", what, " behind ", count, count == 1 ? " job" : " jobs");
 }
 
+int CeilDiv(int count, int parts) {
+  return (count + parts - 1) / parts;
+}
+
 // One kind of device and its line of jobs.
 struct Line {
   int blocked = 0;  // jobs of this line that could not start
@@ -58,23 +62,34 @@ bool TakePrepareSlot(FreeDevices& free) {
 
 }  // namespace
 
+int RanksOnANode(int ranks, const NodeCapacity& node) {
+  return node.ranks_per_node > 0 ? CeilDiv(ranks, CeilDiv(ranks, node.ranks_per_node)) : ranks;
+}
+
 Result<Needs> NeedsOf(const JobSpec& spec, const NodeCapacity& node) {
   Needs needs;
   needs.ranks = static_cast<int>(spec.mftd.ranks);
-  const bool enough_gpus = node.gpus >= needs.ranks;
+  const int on_a_node = RanksOnANode(needs.ranks, node);
+  needs.ranks_per_node = on_a_node < needs.ranks ? on_a_node : 0;
+  const bool enough_gpus = node.gpus >= on_a_node;
   if (spec.mftd.device == "cuda" && !enough_gpus) {
+    const std::string spread =
+        needs.ranks_per_node > 0 ? StrCat(", ", on_a_node, " on each node") : "";
     return Status(Code::kResourceExhausted,
                   "NOT_ENOUGH_DEVICES",
                   StrCat("mftd.device is cuda and mftd.ranks is ",
                          needs.ranks,
-                         ", but the node has ",
+                         spread,
+                         ", but ",
+                         spread.empty() ? "the" : "a",
+                         " node has ",
                          node.gpus,
                          node.gpus == 1 ? " GPU" : " GPUs"));
   }
   if (spec.mftd.device == "cuda" || (spec.mftd.device == "auto" && enough_gpus)) {
     needs.device = "cuda";
   }
-  const int share = std::max(1, node.cores / needs.ranks);
+  const int share = std::max(1, node.cores / on_a_node);
   needs.threads = spec.mftd.threads > 0 ? static_cast<int>(spec.mftd.threads) : share;
   if (needs.device == "cpu") {
     const int64_t wanted = int64_t{needs.ranks} * needs.threads;

@@ -19,19 +19,25 @@ namespace mft::server {
 struct NodeCapacity {
   int cores = 1;
   int gpus = 0;
+  int ranks_per_node = 0;  // a job of more gets several nodes like this one; 0: no job does
 };
 
 // What an attempt holds while it lives.
 struct Needs {
   std::string device = "cpu";  // resolved: cpu | cuda
   int ranks = 1;
-  int threads = 1;  // per rank
-  int cores = 0;    // with cpu: ranks x threads, at most the whole node
+  int threads = 1;         // per rank
+  int cores = 0;           // with cpu: ranks x threads, at most the whole node
+  int ranks_per_node = 0;  // of a job that is spread over nodes: the most on one; 0: it is not
 };
 
+// How many of a job's ranks, at most, one node gets: all, or an even share where that is too many.
+int RanksOnANode(int ranks, const NodeCapacity& node);
+
 // Resolves `auto` and the default thread count against the node: cuda where it has enough GPUs,
-// else cpu; threads: cores / ranks. A CPU job that asks for more cores than there are holds the
-// whole node. RESOURCE_EXHAUSTED (NOT_ENOUGH_DEVICES) if the node can never give it.
+// else cpu; threads: cores / ranks. Ranks of several nodes are dealt out evenly. A CPU job that
+// asks for more cores than there are holds the whole node. RESOURCE_EXHAUSTED (NOT_ENOUGH_DEVICES)
+// if the node can never give it.
 Result<Needs> NeedsOf(const JobSpec& spec, const NodeCapacity& node);
 
 struct WaitingJob {

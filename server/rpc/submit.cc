@@ -44,13 +44,14 @@ std::vector<Violation> CheckOnNode(const JobSpec& spec, std::string_view device)
 
 struct NodeDevice {
   std::string device;
-  int cores = 1;
+  int cores = 1;  // for each rank
 };
 
 NodeDevice ResolveDevice(const Snapshot& snapshot, const JobSpec& spec) {
+  const int on_a_node = RanksOnANode(static_cast<int>(spec.mftd.ranks), snapshot.training_node);
   const bool has_gpu = snapshot.training_node.gpus > 0;
   return {.device = spec.mftd.device == "auto" ? (has_gpu ? "cuda" : "cpu") : spec.mftd.device,
-          .cores = std::max(1, snapshot.training_node.cores)};
+          .cores = std::max(1, snapshot.training_node.cores / on_a_node)};
 }
 
 // An estimate is a service, not a condition: where it cannot be made, its notes say why.
@@ -65,9 +66,7 @@ v1::Estimate Estimate(const JobSpec& spec, const NodeDevice& node) {
   }
   // The CPU's activations are fp32 in memory, whatever it multiplies.
   const bool fp32 = spec.mftd.precision == "fp32" || node.device == "cpu";
-  const int cores = spec.mftd.threads > 0
-                        ? static_cast<int>(spec.mftd.threads)
-                        : std::max(1, node.cores / static_cast<int>(spec.mftd.ranks));
+  const int cores = spec.mftd.threads > 0 ? static_cast<int>(spec.mftd.threads) : node.cores;
   const Result<int64_t> bytes = WeightFileBytes(spec.model_id_or_path);
   return EstimateToProto(
       EstimateJob(spec,

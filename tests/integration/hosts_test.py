@@ -3,48 +3,32 @@
 when the cable is cut."""
 
 import json
-import os
 import re
 import subprocess
 import time
 import unittest
 
 from harness import BIN, Case
+from hosts import Hosts
 
-NAMES = (f"mft-a-{os.getpid()}", f"mft-b-{os.getpid()}")
-ADDRESSES = ("10.213.7.1", "10.213.7.2")
 PORT = 29511
 
 
-def ip(*arguments):
-    return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
-
-
-class Hosts(Case):
+class TwoHosts(Case):
     def setUp(self):
         super().setUp()
         self.ranks = []
+        self.hosts = Hosts(self.dir)
         self.addCleanup(self.remove_hosts)
-        made = [ip("netns", "add", name) for name in NAMES]
-        cable = (f"mfta{os.getpid()}", f"mftb{os.getpid()}")
-        made.append(ip("link", "add", cable[0], "type", "veth", "peer", "name", cable[1]))
-        for name, end, address in zip(NAMES, cable, ADDRESSES):
-            made.append(ip("link", "set", end, "netns", name))
-            made.append(ip("-n", name, "addr", "add", f"{address}/24", "dev", end))
-            made.append(ip("-n", name, "link", "set", end, "up"))
-            made.append(ip("-n", name, "link", "set", "lo", "up"))
-        self.cable = cable
-        problems = [result.stderr.strip() for result in made if result.returncode]
-        if problems:
-            self.skipTest(f"NOT RUN: network namespaces cannot be made here ({problems[0]})")
+        if self.hosts.problem:
+            self.skipTest(f"NOT RUN: network namespaces cannot be made here ({self.hosts.problem})")
 
     def remove_hosts(self):
         for process in self.ranks:
             if process.poll() is None:
                 process.kill()
             process.wait()
-        for name in NAMES:
-            ip("netns", "del", name)
+        self.hosts.remove()
 
     def start(self, hosts, job, cache, log, transport):
         """Two ranks, each in its own namespace or both in this one."""
@@ -52,9 +36,8 @@ class Hosts(Case):
         for rank in range(2):
             environment = self.environment | {
                 "RANK": str(rank), "LOCAL_RANK": "0" if hosts else str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1" if hosts else "2",
-                "MASTER_ADDR": ADDRESSES[0] if hosts else "127.0.0.1", "MASTER_PORT": str(PORT), "MFT_RANK_TRANSPORT": transport}
-            command = (["ip", "netns", "exec", NAMES[rank]] if hosts else []) + [
-                BIN / "mft-worker", "train", "--job", job, "--data-cache", cache]
+                "MASTER_ADDR": self.hosts.nodes[0].address if hosts else "127.0.0.1", "MASTER_PORT": str(PORT), "MFT_RANK_TRANSPORT": transport}
+            command = [*(self.hosts.nodes[rank].enter if hosts else ()), BIN / "mft-worker", "train", "--job", job, "--data-cache", cache]
             with open(self.dir / f"{log}-{rank}.log", "wb") as file:
                 self.ranks.append(subprocess.Popen(command, env=environment, stderr=file))
 
@@ -89,7 +72,7 @@ class Hosts(Case):
         self.start(True, path, cache, "cut", "tcp")
         metrics = run_dir / "metrics.train.jsonl"
         self.wait_for("steps", lambda: metrics.exists() and metrics.stat().st_size > 2000, seconds=60)
-        self.assertEqual(ip("-n", NAMES[0], "link", "set", self.cable[0], "down").returncode, 0)
+        self.hosts.cut_cable()
         cut = time.monotonic()
         codes = [process.wait(timeout=30) for process in self.ranks]
         self.assertLess(time.monotonic() - cut, 10)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Slurm cluster of one node for a test: Debian's munged, slurmctld and slurmd, unpacked into .deps/slurm by deploy/setup,
-with configuration, state and free ports of their own. Nothing is installed and nothing outlives the test."""
+"""A Slurm cluster for a test: Debian's munged, slurmctld and slurmd, unpacked into .deps/slurm by deploy/setup, with
+configuration, state and free ports of their own. Its one node is this machine, or its nodes are namespaces of it. Nothing is
+installed and nothing outlives the test."""
 
 import os
 import pathlib
@@ -13,7 +14,7 @@ LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 CONFIG = """\
 ClusterName=mft
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={controller}({address})
 SlurmctldPort={controller_port}
 SlurmdPort={node_port}
 SlurmUser={user}
@@ -23,9 +24,9 @@ AuthInfo=socket={dir}/munge.socket
 CredType=cred/munge
 PluginDir={plugins}
 StateSaveLocation={dir}/controller
-SlurmdSpoolDir={dir}/node
+SlurmdSpoolDir={dir}/%n
 SlurmctldPidFile={dir}/slurmctld.pid
-SlurmdPidFile={dir}/slurmd.pid
+SlurmdPidFile={dir}/slurmd-%n.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none
@@ -40,7 +41,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=5
 MessageTimeout=5
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=2000 State=UNKNOWN
+{nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -51,21 +52,37 @@ def free_port():
         return probe.getsockname()[1]
 
 
-class Cluster:
-    """`root`: where Debian's packages lie unpacked. `directory`: for everything the three daemons write."""
+class Machine:
+    """This machine as a node."""
 
-    def __init__(self, root, directory, cpus=2):
+    address = "127.0.0.1"
+    enter = ()  # put before a command of the controller or of a user
+    boot = ()   # put before slurmd
+    end = signal.SIGTERM  # of what slurmd was started with
+
+    def __init__(self):
+        self.name = socket.gethostname().split(".")[0]
+
+
+class Cluster:
+    """`root`: where Debian's packages lie unpacked. `directory`: for everything the daemons write. `hosts`: the nodes, the first
+    in whose network the controller runs; None: this machine."""
+
+    def __init__(self, root, directory, cpus=2, hosts=None):
         self.root = pathlib.Path(root)
         self.dir = pathlib.Path(directory)
         self.dir.mkdir(mode=0o755)
-        (self.dir / "node").mkdir()
         (self.dir / "controller").mkdir()
         plugins = self.root / LIBRARIES / "slurm-wlm"
-        host = socket.gethostname().split(".")[0]
-        self.host = host
+        self.nodes = hosts.nodes if hosts else [Machine()]
+        self.host = self.nodes[0].name
+        for node in self.nodes:
+            (self.dir / node.name).mkdir()
         self.conf = self.dir / "slurm.conf"
         self.conf.write_text(CONFIG.format(
-            host=host, dir=self.dir, plugins=plugins, cpus=cpus, controller_port=free_port(), node_port=free_port(),
+            controller=Machine().name, address=self.nodes[0].address, dir=self.dir, plugins=plugins, controller_port=free_port(),
+            node_port=free_port(),
+            nodes="\n".join(f"NodeName={node.name} NodeAddr={node.address} CPUs={cpus} RealMemory=2000 State=UNKNOWN" for node in self.nodes),
             user=subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()))
         self.environment = {"SLURM_CONF": str(self.conf), "LD_LIBRARY_PATH": f"{plugins}:{self.root / LIBRARIES}"}
         self.processes = {}
@@ -74,7 +91,8 @@ class Cluster:
         for name in ("sbatch", "scancel", "sinfo", "squeue", "srun"):
             script = self.bin / name
             exports = " ".join(f"{key}='{value}'" for key, value in self.environment.items())
-            script.write_text(f"#!/bin/sh\nexport {exports}\nexec '{self.root}/usr/bin/{name}' \"$@\"\n")
+            enter = " ".join(self.nodes[0].enter)
+            script.write_text(f"#!/bin/sh\nexport {exports}\nexec {enter} '{self.root}/usr/bin/{name}' \"$@\"\n")
             script.chmod(0o755)
 
     def _spawn(self, name, *command):
@@ -91,11 +109,14 @@ class Cluster:
                     f"--pid-file={self.dir}/munged.pid", f"--log-file={self.dir}/munged.log", f"--seed-file={self.dir}/munge.seed")
         self._wait("munged's socket", lambda: (self.dir / "munge.socket").exists())
         self.start_controller()
-        self._spawn("slurmd", sbin / "slurmd-wlm", "-D", "-N", self.host, "-d", sbin / "slurmstepd-wlm", "-f", self.conf)
-        self._wait("the node to be idle", lambda: "idle" in self.run("sinfo", "--noheader", "--format=%t", expect=None).split())
+        for node in self.nodes:
+            self._spawn(f"slurmd-{node.name}", *node.boot, sbin / "slurmd-wlm", "-D", "-N", node.name, "-d", sbin / "slurmstepd-wlm",
+                        "-f", self.conf)
+        self._wait("the nodes to be idle", lambda: self.run("sinfo", "--noheader", "--Node", "--format=%t", expect=None).split()
+                   == ["idle"] * len(self.nodes))
 
     def start_controller(self):
-        self._spawn("slurmctld", self.root / "usr/sbin/slurmctld-wlm", "-D", "-f", self.conf)
+        self._spawn("slurmctld", *self.nodes[0].enter, self.root / "usr/sbin/slurmctld-wlm", "-D", "-f", self.conf)
 
     def stop_controller(self):
         """As for an upgrade. (Killed, it forgets what it has not saved yet, starts jobs again and drains the node.)"""
@@ -103,7 +124,9 @@ class Cluster:
 
     def stop(self):
         """The daemons, then whatever still runs of a job: all of it has this cluster's configuration in its environment."""
-        for name in ("slurmd", "slurmctld", "munged"):
+        for node in self.nodes:
+            self._end(f"slurmd-{node.name}", node.end)
+        for name in ("slurmctld", "munged"):
             self._end(name, signal.SIGTERM)
         mark = f"SLURM_CONF={self.conf}".encode()
         for entry in pathlib.Path("/proc").iterdir():

@@ -107,7 +107,7 @@ Result<Job> ReadJob(std::string_view kind,
   job.attempt = static_cast<int>(IntOr(attempt, "attempt", 1));
   job.cache_root = StringOr(attempt, "cache_root", "");
   job.job_id = StringOr(file, "job_id", "");
-  job.rank = EnvironmentNumber("RANK", 0);
+  job.rank = EnvironmentNumber("RANK", EnvironmentNumber("SLURM_PROCID", 0));
   job.world_size = EnvironmentNumber("WORLD_SIZE", 1);
   const Json spec = file.value("spec", Json::object());
   job.run_dir = StringOr(spec, "run_dir", "");

@@ -10,7 +10,6 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
-#include <cstdlib>
 
 #include "common/base/files.h"
 #include "common/base/processes.h"
@@ -50,15 +49,19 @@ struct ChildSetup {
   char** argv;
   char** envp;
   int stdin_fd;
+  int stdout_fd;
   int log_fd;
   int error_fd;  // closes on exec; gets errno if that fails
   pid_t parent;
+  bool outlives_parent;
 };
 
 [[noreturn]] void RunChild(const ChildSetup& setup) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != setup.parent) {
-    _exit(kExecFailed);  // the runner died before the line above
+  if (!setup.outlives_parent) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != setup.parent) {
+      _exit(kExecFailed);  // the parent died before the line above
+    }
   }
   RaiseOomScore();
   sigset_t blocked;
@@ -66,7 +69,7 @@ struct ChildSetup {
   sigaddset(&blocked, SIGTERM);
   sigaddset(&blocked, SIGUSR1);
   sigprocmask(SIG_SETMASK, &blocked, nullptr);
-  if (dup2(setup.stdin_fd, STDIN_FILENO) >= 0 && dup2(setup.log_fd, STDOUT_FILENO) >= 0 &&
+  if (dup2(setup.stdin_fd, STDIN_FILENO) >= 0 && dup2(setup.stdout_fd, STDOUT_FILENO) >= 0 &&
       dup2(setup.log_fd, STDERR_FILENO) >= 0) {
     execve(setup.argv[0], setup.argv, setup.envp);
   }
@@ -104,9 +107,11 @@ Result<pid_t> StartChild(const ChildCommand& command) {
   const ChildSetup setup{.argv = argv.data(),
                          .envp = envp.data(),
                          .stdin_fd = command.stdin_fd >= 0 ? command.stdin_fd : null.get(),
+                         .stdout_fd = command.stdout_fd >= 0 ? command.stdout_fd : log.get(),
                          .log_fd = log.get(),
                          .error_fd = write_end.get(),
-                         .parent = getpid()};
+                         .parent = getpid(),
+                         .outlives_parent = command.outlives_us};
   const pid_t pid = fork();
   if (pid < 0) {
     return ErrnoStatus(errno, StrCat("starting ", arguments[0]));
@@ -121,22 +126,6 @@ Result<pid_t> StartChild(const ChildCommand& command) {
     return ErrnoStatus(error, StrCat("starting ", arguments[0]));
   }
   return pid;
-}
-
-// OpenMP threads that wait for each other spin for milliseconds by default: on a busy machine a
-// step takes 1.4 times as long and burns 1.6 times the processor time (25 steps of the quickstart,
-// load 10 on 2 cores: 10.2 s, 8.8 s of it used, against 7.2 s and 5.6 s).
-std::string SpinCount() {
-  const char* chosen = std::getenv("GOMP_SPINCOUNT");
-  return chosen != nullptr ? chosen : "2000";
-}
-
-std::string VisibleGpus(const std::string& device, const std::vector<std::string>& leased_uuids) {
-  if (device != "cuda") {
-    return "";
-  }
-  const char* given = std::getenv("CUDA_VISIBLE_DEVICES");
-  return leased_uuids.empty() && given != nullptr ? given : Join(leased_uuids, ",");
 }
 
 }  // namespace mft::runner

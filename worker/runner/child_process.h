@@ -18,18 +18,14 @@ struct ChildCommand {
   std::vector<std::pair<std::string, std::string>> variables;
   std::string log_path;  // stdout and stderr, appended
   int stdin_fd = -1;     // -1: /dev/null
+  int stdout_fd = -1;    // -1: the log
+  bool outlives_us = false;
 };
 
 // Starts the process and returns once it runs the program, or with the errno of what failed.
 // It has: no descriptor but 0, 1, 2; SIGTERM and SIGUSR1 blocked, nothing
-// else; SIGKILL when this process dies; oom_score_adj 500. Not for a process with threads.
+// else; SIGKILL when this process dies, unless it outlives us; oom_score_adj 500. Not for a process
+// with threads.
 Result<pid_t> StartChild(const ChildCommand& command);
-
-// GOMP_SPINCOUNT of a rank: as it is in our environment, else few.
-std::string SpinCount();
-
-// CUDA_VISIBLE_DEVICES of the ranks: the leased GPUs and no other; LOCAL_RANK counts among them.
-// Without a lease, those that Slurm gave to this process, or none.
-std::string VisibleGpus(const std::string& device, const std::vector<std::string>& leased_uuids);
 
 }  // namespace mft::runner

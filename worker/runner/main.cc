@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "common/journal/record.h"
+#include "worker/runner/rank_keeper.h"
 #include "worker/runner/runner.h"
 
 namespace {
@@ -16,10 +17,12 @@ namespace {
 constexpr int kUsageExit = 2;
 constexpr std::string_view kUsage =
     "usage: mft-runner --attempt-dir DIR [--lock-fd N] [--secret-fd N] [--bin-dir DIR]\n"
+    "       mft-runner rank --attempt-dir DIR [--bin-dir DIR]\n"
     "Runs one attempt of a job; mftd starts it. DIR holds attempt.json, DIR/../../job.json is the\n"
     "job. N is an inherited descriptor that holds the lock of DIR/lock; that\n"
     "of --secret-fd is the file with the key for the job's W&B tracker. mft-worker, mft-data and\n"
-    "mft-track are looked for in --bin-dir, by default the folder of this program.\n";
+    "mft-track are looked for in --bin-dir, by default the folder of this program.\n"
+    "rank: keeps one rank of it, as a task of srun, which the runner starts.\n";
 
 mft::Status SetOption(std::string_view name, const char* value, mft::runner::RunnerOptions& out) {
   const std::string_view text(value);
@@ -68,13 +71,16 @@ int main(int argc, char** argv) {
     std::puts(mft::StrCat("mft-runner ", mft::BuildId()).c_str());
     return 0;
   }
-  const auto options = ParseOptions(arguments);
+  const bool keep_rank = !arguments.empty() && std::string_view(arguments[0]) == "rank";
+  const auto options = ParseOptions(keep_rank ? arguments.subspan(1) : arguments);
   if (!options.ok()) {
     std::fputs(mft::StrCat("mft-runner: ", options.status().message(), "\n", kUsage).c_str(),
                stderr);
     return kUsageExit;
   }
-  const mft::Status status = mft::runner::RunAttempt(*options);
+  const mft::Status status = keep_rank
+                                 ? mft::runner::KeepRank(options->attempt_dir, options->bin_dir)
+                                 : mft::runner::RunAttempt(*options);
   if (!status.ok()) {
     mft::LogError(status.message());
   }

@@ -31,6 +31,16 @@ Status SetOomScore(std::string_view score) {
 
 }  // namespace
 
+void AdoptDescendants() {
+  // The locks stay with this process: a rank that inherited one would keep the attempt alive.
+  if (close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC) != 0) {
+    LogIfError(ErrnoStatus(errno, "close_range"), "keeping descriptors from the ranks");
+  }
+  if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0) {
+    LogIfError(ErrnoStatus(errno, "PR_SET_CHILD_SUBREAPER"), "becoming the ranks' reaper");
+  }
+}
+
 void BecomeRunner() {
   // Descriptors 0 to 2 must be something, or the next open() would become a rank's stdout.
   for (int fd = open("/dev/null", O_RDWR); fd >= 0; fd = open("/dev/null", O_RDWR)) {
@@ -39,15 +49,9 @@ void BecomeRunner() {
       break;
     }
   }
-  // The locks stay with this process: a rank that inherited one would keep the attempt alive.
-  if (close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC) != 0) {
-    LogIfError(ErrnoStatus(errno, "close_range"), "keeping descriptors from the ranks");
-  }
+  AdoptDescendants();
   if (getsid(0) != getpid() && setsid() < 0) {
     LogInfo("started by hand: stays in the session of the terminal");
-  }
-  if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0) {
-    LogIfError(ErrnoStatus(errno, "PR_SET_CHILD_SUBREAPER"), "becoming the ranks' reaper");
   }
   LogIfError(SetOomScore("0"), "setting the OOM score");
 }
@@ -90,7 +94,7 @@ Status Wakeup::Init() {
                                             : ErrnoStatus(errno, "signalfd and timerfd");
 }
 
-Result<std::vector<int>> Wakeup::Wait(std::optional<int64_t> deadline_micros) {
+Result<std::vector<int>> Wakeup::Wait(std::optional<int64_t> deadline_micros, int fd) {
   constexpr int64_t kMicrosPerSecond = 1'000'000;
   itimerspec time{};  // all zero disarms; a time in the past fires at once, but zero may not be it
   if (deadline_micros) {
@@ -101,8 +105,9 @@ Result<std::vector<int>> Wakeup::Wait(std::optional<int64_t> deadline_micros) {
   if (timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &time, nullptr) != 0) {
     return ErrnoStatus(errno, "timerfd_settime");
   }
-  std::array<pollfd, 2> sources = {pollfd{signals_.get(), POLLIN, 0},
-                                   pollfd{timer_.get(), POLLIN, 0}};
+  std::array<pollfd, 3> sources = {pollfd{signals_.get(), POLLIN, 0},
+                                   pollfd{timer_.get(), POLLIN, 0},
+                                   pollfd{fd, POLLIN, 0}};  // one that is -1 is skipped
   if (poll(sources.data(), sources.size(), -1) < 0 && errno != EINTR) {
     return ErrnoStatus(errno, "poll");
   }

@@ -12,7 +12,10 @@
 
 namespace mft::runner {
 
-// Session, subreaper, OOM score and close-on-exec of everything that was inherited.
+// Subreaper, and close-on-exec of everything that was inherited but 0 to 2.
+void AdoptDescendants();
+
+// That, a session of its own, and the OOM score.
 void BecomeRunner();
 
 // Checks that `lock_fd` holds the lock on `path`, or takes it where it is -1.
@@ -23,8 +26,8 @@ class Wakeup {
  public:
   Status Init();
   // Waits until a signal comes or CLOCK_BOOTTIME reaches `deadline_micros` (also across a suspend
-  // of the machine). Returns the signals, in order.
-  Result<std::vector<int>> Wait(std::optional<int64_t> deadline_micros);
+  // of the machine), or `fd` can be read or has ended (-1: none). Returns the signals, in order.
+  Result<std::vector<int>> Wait(std::optional<int64_t> deadline_micros, int fd = -1);
 
  private:
   UniqueFd signals_;

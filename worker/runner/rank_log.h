@@ -9,6 +9,10 @@
 
 namespace mft::runner {
 
+// What is kept of each log, and how often that is looked at.
+inline constexpr int64_t kLogBytesKept = int64_t{256} << 20;
+inline constexpr int64_t kLogCheckMicros = 10'000'000;
+
 // The last line with something in it, for the message about a rank that left no other word; "" if
 // there is none.
 std::string LastLogLine(const std::string& path);

@@ -59,6 +59,16 @@ std::string HowItEnded(const RankExit& exit) {
   return StrCat("exited with ", exit.exit_code, " and left no final record");
 }
 
+// What another rank says of the first one that failed, which could not say where it was.
+std::string Testimony(const AttemptOutcome& outcome) {
+  const auto witness = std::ranges::find_if(outcome.ranks, [](const RankExit& other) {
+    return other.final.has_value() && other.final->reason == kReasonRankLost;
+  });
+  return witness == outcome.ranks.end()
+             ? ""
+             : StrCat("; rank ", witness->rank, " says: ", witness->final->message);
+}
+
 void DescribeFailure(const AttemptOutcome& outcome, ResultRecord& result) {
   const RankExit& exit = outcome.ranks[static_cast<size_t>(outcome.first_failed)];
   const std::string name = RankName(outcome, outcome.first_failed);
@@ -66,7 +76,7 @@ void DescribeFailure(const AttemptOutcome& outcome, ResultRecord& result) {
   if (!outcome.first_failure.ok()) {
     result.code = static_cast<int>(outcome.first_failure.code());
     result.reason = outcome.first_failure.reason();
-    result.message = StrCat(name, ": ", outcome.first_failure.message());
+    result.message = StrCat(name, ": ", outcome.first_failure.message(), Testimony(outcome));
     return;
   }
   if (exit.final.has_value()) {
@@ -83,13 +93,7 @@ void DescribeFailure(const AttemptOutcome& outcome, ResultRecord& result) {
   if (!outcome.last_log_line.empty()) {
     result.message += StrCat("; its log ends with: ", outcome.last_log_line);
   }
-  // It could not say where it was; another rank can.
-  const auto witness = std::ranges::find_if(outcome.ranks, [](const RankExit& other) {
-    return other.final.has_value() && other.final->reason == kReasonRankLost;
-  });
-  if (witness != outcome.ranks.end()) {
-    result.message += StrCat("; rank ", witness->rank, " says: ", witness->final->message);
-  }
+  result.message += Testimony(outcome);
 }
 
 void DescribeTimeLimit(const AttemptOutcome& outcome, ResultRecord& result) {

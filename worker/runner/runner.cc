@@ -21,8 +21,9 @@
 #include "common/journal/ends.h"
 #include "common/journal/writer.h"
 #include "worker/runner/attempt_journal.h"
-#include "worker/runner/child_process.h"
 #include "worker/runner/process_setup.h"
+#include "worker/runner/rank_command.h"
+#include "worker/runner/rank_launcher.h"
 #include "worker/runner/rank_log.h"
 #include "worker/runner/result.h"
 #include "worker/runner/stop_plan.h"
@@ -34,21 +35,12 @@ namespace {
 
 constexpr int64_t kMicrosPerMilli = 1'000;
 constexpr int64_t kSecond = 1'000'000;
-constexpr int64_t kLogBytesKept = int64_t{256} << 20;
-constexpr int64_t kLogCheckMicros = 10 * kSecond;
 constexpr int64_t kScanMicros = 5 * kMicrosPerMilli;
 constexpr int64_t kLeftoversMicros = 60 * kSecond;  // then the daemon has to wait for them
 constexpr int kEmptyScans = 2;                      // see KillAttemptProcesses
 constexpr int64_t kFlushMicros = 30 * kSecond;      // for the trackers, once the ranks have ended
 constexpr int64_t kFlushAfterStopMicros = 3 * kSecond;  // behind the grace period: the daemon waits
                                                         // 10 s longer
-
-struct Rank {
-  pid_t pid = -1;  // -1: not started, or ended
-  std::string log_path;
-  std::string journal_path;
-  RankExit exit;
-};
 
 class Runner {
  public:
@@ -61,11 +53,11 @@ class Runner {
          const Clock& clock)
       : dir_(std::move(dir)),
         attempt_(std::move(attempt)),
-        program_(attempt_.kind == AttemptKind::kTrain ? "mft-worker" : "mft-data"),
+        program_(RankProgram(attempt_.kind)),
         journal_(journal),
         wakeup_(wakeup),
         clock_(clock),
-        bin_dir_(options.bin_dir),
+        launcher_(MakeRankLauncher(attempt_, dir_, options.bin_dir)),
         plan_(clock.BoottimeMicros(), attempt_.grace_ms, attempt_.time_limit_ms),
         trackers_(TrackersOf(options),
                   [this](std::string_view level, const std::string& text) { Tell(level, text); }) {}
@@ -78,7 +70,7 @@ class Runner {
       MFT_RETURN_IF_ERROR(trackers_.Check());
     }
     StartRanks();
-    while (Alive() > 0) {
+    while (launcher_->num_alive() > 0) {
       Act(plan_.Next(Now()));
       CheckLogs();
       if (train) {
@@ -88,14 +80,10 @@ class Runner {
           {plan_.Deadline().value_or(next_log_check_micros_),
            next_log_check_micros_,
            train ? trackers_.Deadline().value_or(next_log_check_micros_) : next_log_check_micros_});
-      MFT_ASSIGN_OR_RETURN(const std::vector<int> signals, wakeup_.Wait(wake));
-      for (const int signal : signals) {
-        Handle(signal);
-      }
-      Reap();
+      MFT_RETURN_IF_ERROR(WaitAndHandle(wake));
     }
     if (train) {
-      MFT_RETURN_IF_ERROR(FlushTrackers());
+      MFT_RETURN_IF_ERROR(Settle());
     }
     MFT_RETURN_IF_ERROR(KillLeftovers());
     return MakeOwnResult();
@@ -104,22 +92,19 @@ class Runner {
  private:
   void StartRanks();
   TrackerOptions TrackersOf(const RunnerOptions& options) const;
-  ChildCommand CommandOf(int rank) const;
   void Handle(int signal);
   void Act(StopAction action);
+  Status WaitAndHandle(int64_t deadline_micros);
   void Reap();
-  void RankEnded(Rank& rank, int wait_status);
+  void RanksEnded(const std::vector<RankEnd>& ends);
+  void RankEnded(const RankEnd& end);
   void RankFailed(int rank, Status why);
-  void SignalRanks(int signal);
-  Status FlushTrackers();
+  Status Settle();
   Status KillLeftovers();
   ResultRecord MakeOwnResult() const;
   void CheckLogs();
 
   int64_t Now() const { return clock_.BoottimeMicros(); }
-  int64_t Alive() const {
-    return std::ranges::count_if(ranks_, [](const Rank& rank) { return rank.pid > 0; });
-  }
   // For people, in the log and in the job's events.
   void Tell(std::string_view level, const std::string& text) {
     LogInfo(text);
@@ -132,36 +117,15 @@ class Runner {
   JournalWriter& journal_;
   Wakeup& wakeup_;
   const Clock& clock_;
-  std::string bin_dir_;
+  std::unique_ptr<RankLauncher> launcher_;
   StopPlan plan_;
   Trackers trackers_;
-  std::vector<Rank> ranks_;
+  std::vector<RankExit> ranks_;
   int first_failed_ = -1;
   Status first_failure_;
   bool told_kill_ = false;
   int64_t next_log_check_micros_ = 0;
 };
-
-ChildCommand Runner::CommandOf(int rank) const {
-  const std::string world = std::to_string(attempt_.ranks);
-  return {
-      .arguments = {JoinPath(bin_dir_, program_),
-                    std::string(AttemptKindName(attempt_.kind)),
-                    "--job",
-                    AbsolutePath(JoinPath(dir_, "../../job.json")),
-                    "--attempt-dir",
-                    dir_},
-      .variables = {{"RANK", std::to_string(rank)},
-                    {"LOCAL_RANK", std::to_string(rank)},
-                    {"WORLD_SIZE", world},
-                    {"LOCAL_WORLD_SIZE", world},
-                    {std::string(kAttemptVariable), attempt_.attempt_id},
-                    {std::string(kBuildVariable), std::string(BuildId())},
-                    {"GOMP_SPINCOUNT", SpinCount()},
-                    {"CUDA_VISIBLE_DEVICES", VisibleGpus(attempt_.device, attempt_.gpu_uuids)}},
-      .log_path = ranks_[static_cast<size_t>(rank)].log_path,
-  };
-}
 
 TrackerOptions Runner::TrackersOf(const RunnerOptions& options) const {
   return {.services = attempt_.trackers,
@@ -176,26 +140,17 @@ TrackerOptions Runner::TrackersOf(const RunnerOptions& options) const {
 void Runner::StartRanks() {
   const int count = attempt_.kind == AttemptKind::kTrain ? attempt_.ranks : 1;
   for (int rank = 0; rank < count; ++rank) {
-    ranks_.push_back({.pid = -1,
-                      .log_path = JoinPath(dir_, StrCat("rank-", rank, ".log")),
-                      .journal_path = JoinPath(dir_, StrCat("rank-", rank, ".jsonl")),
-                      .exit = {.rank = rank, .exit_code = -1, .signal = 0, .final = std::nullopt}});
+    ranks_.push_back({.rank = rank, .exit_code = -1, .signal = 0, .final = std::nullopt});
   }
-  for (int rank = 0; rank < count; ++rank) {
-    const auto pid = StartChild(CommandOf(rank));
-    if (!pid.ok()) {
-      RankFailed(rank, Status(pid.status().code(), "START_FAILED", pid.status().message()));
-      return;
-    }
-    ranks_[static_cast<size_t>(rank)].pid = *pid;
-    LogInfo(StrCat("rank ", rank, " is process ", *pid));
+  for (const RankEnd& unstarted : launcher_->Start()) {
+    RankFailed(unstarted.rank, unstarted.why);
   }
 }
 
 void Runner::Handle(int signal) {
   if (signal == SIGUSR1 && plan_.cause() == StopCause::kNone) {
     LogInfo("SIGUSR1: the ranks write a checkpoint and go on");
-    SignalRanks(SIGUSR1);
+    launcher_->Signal(SIGUSR1);
   } else if (signal == SIGTERM || signal == SIGINT) {
     plan_.Request(Now());
   }
@@ -213,86 +168,91 @@ void Runner::Act(StopAction action) {
                     ": the ranks write a checkpoint and stop, within ",
                     FormatDuration(static_cast<double>(attempt_.grace_ms) / 1e3)));
       }
-      SignalRanks(SIGTERM);
+      launcher_->Signal(SIGTERM);
       return;
     case StopAction::kKill:
       if (!std::exchange(told_kill_, true)) {
-        Tell("warning", StrCat(Alive(), " of ", ranks_.size(), " ranks did not stop: killing"));
+        Tell("warning",
+             StrCat(launcher_->num_alive(), " of ", ranks_.size(), " ranks did not stop: killing"));
       }
-      SignalRanks(SIGKILL);
-      KillAttemptProcesses(attempt_.attempt_id, getpid());
+      launcher_->Kill(Now());
       return;
   }
 }
 
-// A pid that was not reaped cannot be another process's.
-void Runner::SignalRanks(int signal) {
-  for (const Rank& rank : ranks_) {
-    if (rank.pid > 0) {
-      kill(rank.pid, signal);
-    }
+Status Runner::WaitAndHandle(int64_t deadline_micros) {
+  MFT_ASSIGN_OR_RETURN(const std::vector<int> signals,
+                       wakeup_.Wait(deadline_micros, launcher_->fd()));
+  for (const int signal : signals) {
+    Handle(signal);
   }
+  RanksEnded(launcher_->Heard());
+  Reap();
+  return Status::Ok();
 }
 
 // Ranks, and what they left behind: as their subreaper we inherit it.
 void Runner::Reap() {
   int wait_status = 0;
   for (pid_t pid = 0; (pid = waitpid(-1, &wait_status, WNOHANG)) > 0;) {
-    const auto rank = std::ranges::find(ranks_, pid, &Rank::pid);
-    if (rank != ranks_.end()) {
-      RankEnded(*rank, wait_status);
-    } else {
-      trackers_.Ended(pid, wait_status, Now());
+    if (!trackers_.Ended(pid, wait_status, Now())) {
+      RanksEnded(launcher_->ChildEnded(pid, wait_status));
     }
   }
 }
 
-void Runner::RankEnded(Rank& rank, int wait_status) {
-  rank.pid = -1;
-  rank.exit.signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
-  rank.exit.exit_code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1;
-  const auto ends = ReadJournalEnds(rank.journal_path);
+void Runner::RanksEnded(const std::vector<RankEnd>& ends) {
+  for (const RankEnd& end : ends) {
+    RankEnded(end);
+  }
+}
+
+void Runner::RankEnded(const RankEnd& end) {
+  RankExit& exit = ranks_[static_cast<size_t>(end.rank)];
+  exit.signal = end.signal;
+  exit.exit_code = end.exit_code;
+  const auto ends = ReadJournalEnds(RankFile(dir_, end.rank, ".jsonl"));
   LogIfError(ends.status(), "reading the journal of a rank that ended");
   if (ends.ok() && ends->last && std::holds_alternative<FinalRecord>(ends->last->body)) {
-    rank.exit.final = std::get<FinalRecord>(ends->last->body);
+    exit.final = std::get<FinalRecord>(ends->last->body);
   }
   LogInfo(StrCat("rank ",
-                 rank.exit.rank,
+                 end.rank,
                  " ended: exit code ",
-                 rank.exit.exit_code,
+                 end.exit_code,
                  ", signal ",
-                 rank.exit.signal,
+                 end.signal,
                  ", ",
-                 rank.exit.final ? rank.exit.final->outcome : "no final record"));
+                 exit.final ? exit.final->outcome : "no final record"));
   const Status build =
       ends.ok() && ends->header ? CheckBuildOfRank(program_, ends->header->build) : Status::Ok();
   if (!build.ok()) {
-    RankFailed(rank.exit.rank, build);
-  } else if (!EndedWell(rank.exit) && !(plan_.killed() && rank.exit.signal == SIGKILL)) {
-    RankFailed(rank.exit.rank, Status::Ok());
-  } else if (rank.exit.signal != 0 && EndedWell(rank.exit)) {
+    RankFailed(end.rank, build);
+  } else if (!EndedWell(exit) && !(plan_.killed() && end.signal == SIGKILL)) {
+    RankFailed(end.rank, exit.final ? Status::Ok() : end.why);
+  } else if (end.signal != 0 && EndedWell(exit)) {
     Tell("warning",
          StrCat("rank ",
-                rank.exit.rank,
+                end.rank,
                 " was ended by signal ",
-                rank.exit.signal,
+                end.signal,
                 " when its work was ",
-                rank.exit.final->outcome));
+                exit.final->outcome));
   }
 }
 
 void Runner::RankFailed(int rank, Status why) {
-  if (first_failed_ < 0 || IsNearerCause(ranks_[static_cast<size_t>(rank)].exit,
-                                         ranks_[static_cast<size_t>(first_failed_)].exit)) {
+  if (first_failed_ < 0 || IsNearerCause(ranks_[static_cast<size_t>(rank)],
+                                         ranks_[static_cast<size_t>(first_failed_)])) {
     first_failed_ = rank;
     first_failure_ = std::move(why);
   }
   plan_.RankFailed(Now());
 }
 
-// What of the metrics is still under way. A service that does not answer delays the result by
-// seconds, the ranks by nothing.
-Status Runner::FlushTrackers() {
+// What of the metrics is still under way, and what brought the ranks' last words. A service that
+// does not answer delays the result by seconds, the ranks by nothing.
+Status Runner::Settle() {
   trackers_.Finish();
   int64_t give_up = Now() + kFlushMicros;
   while (true) {
@@ -300,15 +260,12 @@ Status Runner::FlushTrackers() {
       const int64_t grace_end = std::max(Now(), plan_.Deadline().value_or(0));
       give_up = std::min(give_up, grace_end + kFlushAfterStopMicros);
     }
-    if (trackers_.num_alive() == 0 || Now() >= give_up) {
+    const bool settled = trackers_.num_alive() == 0 && !launcher_->settling();
+    if (settled || Now() >= give_up) {
       trackers_.GiveUp();
       return Status::Ok();
     }
-    MFT_ASSIGN_OR_RETURN(const std::vector<int> signals, wakeup_.Wait(give_up));
-    for (const int signal : signals) {
-      Handle(signal);
-    }
-    Reap();
+    MFT_RETURN_IF_ERROR(WaitAndHandle(give_up));
   }
 }
 
@@ -328,7 +285,7 @@ Status Runner::KillLeftovers() {
 
 ResultRecord Runner::MakeOwnResult() const {
   AttemptOutcome outcome{.program = program_,
-                         .ranks = {},
+                         .ranks = ranks_,
                          .first_failed = first_failed_,
                          .first_failure = first_failure_,
                          .last_log_line = "",
@@ -336,11 +293,8 @@ ResultRecord Runner::MakeOwnResult() const {
                          .killed = plan_.killed(),
                          .grace_ms = attempt_.grace_ms,
                          .time_limit_ms = attempt_.time_limit_ms};
-  for (const Rank& rank : ranks_) {
-    outcome.ranks.push_back(rank.exit);
-  }
   if (first_failed_ >= 0) {
-    outcome.last_log_line = LastLogLine(ranks_[static_cast<size_t>(first_failed_)].log_path);
+    outcome.last_log_line = LastLogLine(RankFile(dir_, first_failed_, ".log"));
   }
   return MakeResult(outcome);
 }
@@ -350,12 +304,11 @@ void Runner::CheckLogs() {
     return;
   }
   next_log_check_micros_ = Now() + kLogCheckMicros;
-  for (const Rank& rank : ranks_) {
-    LogIfError(LimitLog(rank.log_path, kLogBytesKept), "limiting a log");
-  }
-  for (const std::string& path : trackers_.log_paths()) {
-    if (PathExists(path)) {
-      LogIfError(LimitLog(path, kLogBytesKept), "limiting a log");
+  for (const auto& paths : {launcher_->log_paths(), trackers_.log_paths()}) {
+    for (const std::string& path : paths) {
+      if (PathExists(path)) {
+        LogIfError(LimitLog(path, kLogBytesKept), "limiting a log");
+      }
     }
   }
 }

@@ -76,8 +76,9 @@ Result<World> FromSrun(const Getenv& env) {
   MFT_ASSIGN_OR_RETURN(const int job, EnvInt(env, "SLURM_JOB_ID", 0, kAny, 0));
   MFT_ASSIGN_OR_RETURN(const int step, EnvInt(env, "SLURM_STEP_ID", 0, kAny, 0));
   world.run_id = StrCat("slurm-", job, ".", step);
-  world.master_address =
-      env("MASTER_ADDR").value_or(FirstHost(env("SLURM_STEP_NODELIST").value_or("")));
+  world.master_address = IsSet(env, "MASTER_ADDR")
+                             ? *env("MASTER_ADDR")
+                             : FirstHost(env("SLURM_STEP_NODELIST").value_or(""));
   const int derived = kFirstStepPort + static_cast<int>((int64_t{job} * 31 + step) % kStepPorts);
   MFT_ASSIGN_OR_RETURN(world.master_port, EnvInt(env, "MASTER_PORT", 1, kMaxPort, derived));
   return world;

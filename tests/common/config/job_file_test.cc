@@ -41,6 +41,8 @@ TEST(AttemptFile, RoundTrips) {
                          .device = "cuda",
                          .ranks = 2,
                          .threads = 4,
+                         .ranks_per_node = 1,
+                         .srun = "/s/srun",
                          .gpu_uuids = {"GPU-1", "GPU-2"},
                          .cache_root = "/c",
                          .data_cache = "/c/x",
@@ -56,6 +58,8 @@ TEST(AttemptFile, RoundTrips) {
   EXPECT_EQ(again.device, "cuda");
   EXPECT_EQ(again.ranks, 2);
   EXPECT_EQ(again.threads, 4);
+  EXPECT_EQ(again.ranks_per_node, 1);
+  EXPECT_EQ(again.srun, "/s/srun");
   EXPECT_EQ(again.gpu_uuids, file.gpu_uuids);
   EXPECT_EQ(again.cache_root, "/c");
   EXPECT_EQ(again.data_cache, "/c/x");
@@ -94,6 +98,9 @@ TEST(AttemptFile, RefusesImpossibleValues) {
   file.ranks = 0;
   EXPECT_THAT(written(file), HasSubstr("\"ranks\" must be between 1 and"));
   file.ranks = 1;
+  file.ranks_per_node = -1;
+  EXPECT_THAT(written(file), HasSubstr("\"ranks_per_node\" must be between 0 and"));
+  file.ranks_per_node = 0;
   file.device = "tpu";
   EXPECT_THAT(written(file), HasSubstr("not \"tpu\""));
   file.device = "cpu";

@@ -108,6 +108,28 @@ TEST_F(SlurmTest, ATrainingSucceedsThroughEveryState) {
   EXPECT_TRUE(harness_.View(id)->devices.empty());
 }
 
+TEST_F(SlurmTest, AJobThatIsTooLargeForANodeGetsSeveralAndSrun) {
+  harness_.options().slurm.ranks_per_node = 2;
+  harness_.Start();
+  SubmitRequest request;
+  request.spec = testing::MakeSpec(harness_.RunDir("run"), 3);
+  request.spec.mftd.ranks = 3;
+  const Result<JobViewPtr> view = harness_.Submit(std::move(request));
+  ASSERT_TRUE(view.ok()) << view.status().ToString();
+  const std::string id = (*view)->job.id;
+  ASSERT_TRUE(harness_.WaitFor(id, JobState::kSucceeded)) << Message(id);
+  EXPECT_THAT(slurm_.Calls(), HasSubstr("--nodes=2 --ntasks=3 --ntasks-per-node=2 "));
+  const auto attempt =
+      ReadAttemptFile(JoinPath(harness_.View(id)->job_dir, "attempts/0001/attempt.json"));
+  ASSERT_TRUE(attempt.ok()) << attempt.status().ToString();
+  EXPECT_EQ(attempt->ranks_per_node, 2);
+  EXPECT_EQ(attempt->srun, JoinPath(slurm_.dir(), "srun"));
+  const auto prepared =
+      ReadAttemptFile(JoinPath(harness_.View(id)->job_dir, "prepare/0001/attempt.json"));
+  ASSERT_TRUE(prepared.ok()) << prepared.status().ToString();
+  EXPECT_EQ(prepared->ranks_per_node, 0) << "the data is prepared on this node";
+}
+
 TEST_F(SlurmTest, TheNodesOwnCoresDoNotHoldBackWhatSlurmQueues) {
   slurm_.Set("hold");
   harness_.options().cores = 1;

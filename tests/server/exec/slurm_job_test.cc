@@ -34,6 +34,7 @@ SlurmRequest Request() {
           .comment = "mftd job j attempt 1",
           .cuda = false,
           .ranks = 2,
+          .ranks_per_node = 0,
           .threads = 4,
           .grace_ms = 130'000,
           .time_limit_ms = 0,
@@ -57,6 +58,25 @@ TEST(SlurmJob, AsksForWhatTheAttemptNeeds) {
                           "--no-requeue",
                           "--signal=B:TERM@130",
                           "/s.sh"));
+}
+
+TEST(SlurmJob, AsksForTheNodesThatTheRanksNeed) {
+  SlurmConfig config;
+  config.memory_gib = 64;
+  SlurmRequest request = Request();
+  request.cuda = true;
+  request.ranks = 7;
+  request.ranks_per_node = 4;
+  std::vector<std::string> words = SbatchArguments(config, request, "/s.sh");
+  words.resize(7);
+  EXPECT_THAT(words,
+              ElementsAre("--parsable",
+                          "--nodes=2",
+                          "--ntasks=7",
+                          "--ntasks-per-node=4",
+                          "--cpus-per-task=4",
+                          "--gres=gpu:4",
+                          "--mem=256G"));
 }
 
 TEST(SlurmJob, AddsGpusMemoryAndTheSitesOwnWords) {

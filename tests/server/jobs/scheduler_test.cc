@@ -119,6 +119,29 @@ TEST(NeedsOf, AutoTakesGpusWhereThereAreEnough) {
   EXPECT_EQ(NeedsOf(spec, {.cores = 8, .gpus = 1})->device, "cpu");
 }
 
+TEST(NeedsOf, DealsTheRanksOutEvenlyWhereOneNodeIsTooSmall) {
+  JobSpec spec;
+  spec.mftd.ranks = 6;
+  const NodeCapacity node{.cores = 8, .gpus = 4, .ranks_per_node = 4};
+  const Result<Needs> needs = NeedsOf(spec, node);
+  ASSERT_TRUE(needs.ok());
+  EXPECT_EQ(needs->device, "cuda");
+  EXPECT_EQ(needs->ranks_per_node, 3);
+  EXPECT_EQ(needs->threads, 2);
+  spec.mftd.ranks = 4;
+  EXPECT_EQ(NeedsOf(spec, node)->ranks_per_node, 0) << "they fit on one";
+  EXPECT_EQ(NeedsOf(spec, {.cores = 8, .gpus = 4})->ranks_per_node, 0);
+}
+
+TEST(NeedsOf, CudaOnSeveralNodesCountsTheGpusOfOne) {
+  JobSpec spec;
+  spec.mftd.device = "cuda";
+  spec.mftd.ranks = 8;
+  const NodeCapacity node{.cores = 8, .gpus = 2, .ranks_per_node = 4};
+  EXPECT_EQ(NeedsOf(spec, node).status().message(),
+            "mftd.device is cuda and mftd.ranks is 8, 4 on each node, but a node has 2 GPUs");
+}
+
 TEST(NeedsOf, CudaWithoutEnoughGpusIsRefusedWithBothNumbers) {
   JobSpec spec;
   spec.mftd.device = "cuda";

@@ -66,6 +66,18 @@ TEST(MakeResult, AnotherRankSaysWhereTheKilledOneWas) {
               HasSubstr("rank 0 says: rank 1 is gone; it was at step 41, training"));
 }
 
+TEST(MakeResult, AnotherRankSaysWhereOneWasThatNobodySawEnd) {
+  AttemptOutcome outcome = Of({Final(0, "failed", "RANK_LOST"), {.rank = 1}});
+  outcome.ranks[0].final->message = "rank 1 is gone; it was at step 41, training";
+  outcome.first_failed = 1;
+  outcome.first_failure = Status(Code::kUnavailable, "RANK_LOST", "nobody saw how it ended");
+  const ResultRecord result = MakeResult(outcome);
+  EXPECT_EQ(result.reason, "RANK_LOST");
+  EXPECT_EQ(result.message,
+            "rank 1: nobody saw how it ended; rank 0 says: rank 1 is gone; it was at step 41, "
+            "training");
+}
+
 TEST(MakeResult, ARankThatLeftWithoutAWordSinceAnotherWasLostSaysSo) {
   AttemptOutcome outcome = Of({{.rank = 0, .exit_code = 8, .signal = 0}, Final(1, "stopped")});
   outcome.first_failed = 0;

@@ -69,6 +69,19 @@ TEST(ReadWorld, TakesTheVariablesOfAStepOfSrun) {
   EXPECT_EQ(world.master_address, "10.0.0.1");
 }
 
+TEST(ReadWorld, EmptyVariablesAreNotSaid) {
+  const World world = Read({{"WORLD_SIZE", ""},
+                            {"MASTER_ADDR", ""},
+                            {"MASTER_PORT", ""},
+                            {"SLURM_STEP_NUM_TASKS", "2"},
+                            {"SLURM_PROCID", "1"},
+                            {"SLURM_STEP_NODELIST", "n[1-2]"}})
+                          .value();
+  EXPECT_EQ(world.size, 2);
+  EXPECT_EQ(world.master_address, "n1");
+  EXPECT_GT(world.master_port, 1024);
+}
+
 // sbatch gives its script a rank too, and nobody else will come.
 TEST(ReadWorld, ABatchScriptIsNoStep) {
   EXPECT_EQ(Read({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "4"}}).value().size, 1);
