@@ -90,9 +90,10 @@ struct RankOptions {
 
 // One rank: the above. More: waits until all have met: DEADLINE_EXCEEDED (RANKS_DID_NOT_MEET) names
 // who is missing, FAILED_PRECONDITION a rank of another build or job, or one that cannot share
-// memory where that is asked for. A lost rank fails the calls of all others, at once if its process
-// is gone, else after silence_ms: UNAVAILABLE (RANK_LOST) names it and where it was. The destructor
-// says good-bye: the others may go on without calls.
+// memory where that is asked for. A lost rank ends the meeting that it has come to, and fails
+// the calls of all others, at once if its process is gone, else after silence_ms: UNAVAILABLE
+// (RANK_LOST) names it and where it was. The destructor says good-bye: the others may go on without
+// calls.
 Result<std::unique_ptr<Communicator>> MakeCommunicator(const RankOptions& options);
 
 }  // namespace mft

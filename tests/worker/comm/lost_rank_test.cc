@@ -21,6 +21,7 @@
 #include "worker/comm/communicator.h"
 #include "worker/comm/rank_watch.h"
 #include "worker/comm/tcp_meeting.h"
+#include "worker/comm/tcp_socket.h"
 
 namespace mft {
 namespace {
@@ -147,6 +148,11 @@ pid_t StartRankThatOnlyComes(const RankOptions& options, int signal) {
     RankWatch watch({.rank = options.rank, .beat = std::chrono::milliseconds(options.beat_ms)});
     watch.Start();
     const auto links = MeetRanks(options, watch);
+    std::byte offered{};  // rank 0 offers memory when all have come
+    if (options.rank != 0 &&
+        !ReceiveAll(links->front()[Channel::kMain].get(), std::span(&offered, 1)).ok()) {
+      _exit(1);
+    }
     raise(signal);
     _exit(1);
   }
