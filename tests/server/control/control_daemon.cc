@@ -34,8 +34,15 @@ std::string Submit(ControlLoop& loop, std::istringstream& words) {
   return answer->get_future().get();
 }
 
+// A loop that has just begun may not have told of its jobs yet.
+JobViewPtr Find(ControlLoop& loop, const std::string& id) {
+  JobViewPtr job;
+  server::testing::Eventually([&] { return (job = loop.snapshot()->Find(id)) != nullptr; });
+  return job;
+}
+
 std::string Wait(ControlLoop& loop, const std::string& id) {
-  const auto state = [&] { return loop.snapshot()->Find(id)->job.state; };
+  const auto state = [&] { return Find(loop, id)->job.state; };
   server::testing::Eventually([&] { return IsFinal(state()); });
   return std::string(JobStateName(state()));
 }
@@ -79,7 +86,7 @@ int main(int argc, char** argv) {
     if (verb == "wait") {
       std::cout << Wait(**loop, id) << std::endl;
     } else {
-      std::cout << (*loop)->snapshot()->Find(id)->job.retries_used << std::endl;
+      std::cout << Find(**loop, id)->job.retries_used << std::endl;
     }
   }
   return 0;
