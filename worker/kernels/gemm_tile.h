@@ -16,8 +16,8 @@ inline constexpr int64_t kTileDepth = 256;  // a panel of B, 32 KiB, stays in th
 // both have one shape. kTileDepth and all strides count lanes.
 //
 // Panel of A: rows [rows][kPanelRowStride], or, where A is transposed in memory, by depth
-// [kTileDepth][kPanelDepthStride]. Both are copies without a transposition. (AMX multiplies rows
-// only.)
+// [kTileDepth][kPanelDepthStride]. Both are copies without a transposition. Tiles of AMX take rows
+// only: a transposed A is turned as it is packed.
 inline constexpr int64_t kPanelRowStride = kTileDepth + 16;
 inline constexpr int64_t kPanelDepthStride = 16;
 inline constexpr int64_t kRowPanelFloats = kAmxTileRows * kPanelRowStride;
@@ -58,7 +58,7 @@ struct GemmTileKernels {
   void (*multiply)(const GemmTile& tile) = nullptr;
   void (*pack_rows)(float* panel, const GemmPart& a) = nullptr;
   void (*pack_cols)(float* panel, const GemmPart& b) = nullptr;
-  // Each thread calls them around its multiplications, where they are there.
+  // Called by each thread before its first tile and after its last; nullptr: nothing is to be done.
   void (*begin)() = nullptr;
   void (*end)() = nullptr;
 };
@@ -66,7 +66,8 @@ const GemmTileKernels& GemmTileAvx512();
 // Operands are rounded to bf16 (nearest, ties to even) as they are packed; the products of a pair
 // and the sums are fp32 (VDPBF16PS, which takes denormals for zero).
 const GemmTileKernels& GemmTileAvx512Bf16();
-// The same on the tile registers of AMX (TDPBF16PS), which the process must have been permitted.
+// The same on the tile registers of AMX (TDPBF16PS, which takes denormals for zero too), which the
+// process must have been permitted.
 const GemmTileKernels& GemmTileAmx();
 
 }  // namespace mft

@@ -100,6 +100,8 @@ void MultiplyTiles(const GemmTile& t) {
 }
 
 void MultiplyTile(const GemmTile& t) {
+  // GCC's tile loads do not say that they read memory: the panels are to be in it.
+  __asm__ volatile("" ::: "memory");
   if (t.rows <= kSide) {
     t.cols <= kSide ? MultiplyTiles<1, 1>(t) : MultiplyTiles<1, 2>(t);
   } else {

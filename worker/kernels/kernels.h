@@ -219,11 +219,13 @@ struct KernelTable {
 // The CPU's fp32 kernels for the best instruction set that this machine has.
 const KernelTable& CpuKernels();
 
-// Those for bf16, or nullptr where the processor has no instruction for it (AVX512-BF16).
+// Those for bf16, on AMX where the processor has it and the kernel permits it, or nullptr where the
+// processor has no instruction for bf16 (AVX512-BF16).
 const KernelTable* CpuBf16Kernels();
 
-// Kernels of a named instruction set ("avx512", "avx512-mkl" and "avx512-bf16", which differ in the
-// matrix product, "avx2", "baseline"), or nullptr where this machine lacks it. For tests.
+// Kernels of a named instruction set ("avx512", "avx512-mkl", "avx512-bf16" and "avx512-amx-bf16",
+// which differ in the matrix product, "avx2", "baseline"), or nullptr where this machine lacks it.
+// For tests.
 const KernelTable* CpuKernelsFor(std::string_view instruction_set);
 
 }  // namespace mft

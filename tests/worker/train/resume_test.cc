@@ -12,6 +12,7 @@
 #include "tests/support/fixtures.h"
 #include "tests/support/temp_dir.h"
 #include "tests/worker/train/train_run.h"
+#include "worker/kernels/kernels.h"
 
 namespace mft {
 namespace {
@@ -235,6 +236,32 @@ TEST(Resume, DropoutGoesOnWithTheSameMasks) {
   EXPECT_NE(expected.loss, without.loss);
   EXPECT_EQ(ReadFile(second.Checkpoint(8) + "/consolidated/lora.safetensors").value(),
             ReadFile(whole.Checkpoint(8) + "/consolidated/lora.safetensors").value());
+}
+
+// A checkpoint of a machine whose products in bf16 are others.
+TEST(Resume, OnOtherKernelsTheRemainingStepsAreEqualUpToRounding) {
+  if (CpuBf16Kernels() == nullptr) {
+    GTEST_SKIP() << "no AVX512-BF16 here";
+  }
+  TempDir dir;
+  TrainRun run(dir.path(), "dense-bf16");
+  run.spec.max_steps = 2;
+  run.spec.mftd.precision = "bf16";
+  ASSERT_EQ(run.Run().exit_code, 0);
+  const std::string manifest = run.Checkpoint(2) + "/state/MANIFEST";
+  Json json = ParseJson(ReadFile(manifest).value()).value();
+  EXPECT_EQ(json["plan"]["kernels"], CpuBf16Kernels()->name);
+  json["plan"]["kernels"] = "cpu-other-bf16";
+  ASSERT_TRUE(WriteFileAtomic(manifest, DumpJson(json)).ok());
+  run.spec.max_steps = 3;
+  const Ended ended = run.Run();
+  EXPECT_EQ(ended.exit_code, 0);
+  EXPECT_NE(
+      ended.log.find(StrCat("up to rounding, not bit by bit: kernels \"cpu-other-bf16\" -> \"",
+                            CpuBf16Kernels()->name,
+                            "\"")),
+      std::string::npos)
+      << ended.log;
 }
 
 TEST(Resume, OtherDataSettingsAreRefused) {
