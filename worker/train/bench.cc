@@ -316,6 +316,18 @@ void PrintText(const Json& report, std::ostream& out) {
         << '\n';
   }
 }
+
+void Print(const Json& report, const std::string& format, std::ostream& out) {
+  if (format == "json") {
+    out << DumpJson(report) << '\n';
+  } else {
+    PrintText(report, out);
+  }
+}
+
+int64_t Within(const BenchArgs& args, int64_t allowed) {
+  return args.memory_gib > 0 ? std::min(allowed, args.memory_gib << 30) : allowed;
+}
 }  // namespace
 
 Status RunBench(const BenchArgs& args, std::ostream& out) {
@@ -325,10 +337,7 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
   MFT_ASSIGN_OR_RETURN(Bench bench, OpenBench(args));
   MFT_ASSIGN_OR_RETURN(const MemoryJob job, MemoryJobOf(args, bench, lengths));
   MFT_ASSIGN_OR_RETURN(const int64_t allowed, AllowedMemory(job.device));
-  MFT_ASSIGN_OR_RETURN(
-      const MemoryChoice memory,
-      ChooseMemory(
-          job, wish, args.memory_gib > 0 ? std::min(allowed, args.memory_gib << 30) : allowed));
+  MFT_ASSIGN_OR_RETURN(const MemoryChoice memory, ChooseMemory(job, wish, Within(args, allowed)));
   const int64_t chunk_rows = ChunkRows(job.microbatch_rows, job.longest_document, memory.sizes);
   MFT_RETURN_IF_ERROR(MeasureAttention(lengths, chunk_rows, bench));
   const auto full =
@@ -374,11 +383,7 @@ Status RunBench(const BenchArgs& args, std::ostream& out) {
     report["operations"] = OperationsToJson(runner.Operations(args.rounds, sum),
                                             tokens * static_cast<double>(args.rounds));
   }
-  if (args.output == "json") {
-    out << DumpJson(report) << '\n';
-  } else {
-    PrintText(report, out);
-  }
+  Print(report, args.output, out);
   return Status::Ok();
 }
 
