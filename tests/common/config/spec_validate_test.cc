@@ -85,7 +85,7 @@ TEST(ValidateSpec, WhatIsChosenByEvaluationNeedsOne) {
 TEST(ValidateSpec, WantsFrozenWeightsForAnFp8Base) {
   EXPECT_THAT(ProblemsOf("mftd: {precision: fp8, device: cuda}\n"), IsEmpty());
   EXPECT_THAT(ProblemsOf("mftd.precision: fp8\n"), IsEmpty());
-  EXPECT_THAT(ProblemsOf("lora.enable: false\nmftd.precision: fp8\n"),
+  EXPECT_THAT(ProblemsOf("lora.enable: false\nsave_adapters: false\nmftd.precision: fp8\n"),
               ElementsAre(HasSubstr("without `lora.enable` none is; use bf16")));
   EXPECT_THAT(ProblemsOf("mftd: {precision: fp8, device: cpu}\n"),
               ElementsAre(HasSubstr("needs a CUDA device")));
