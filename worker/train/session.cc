@@ -211,7 +211,8 @@ MemoryChoice PlanMemory(Session& session,
   const int64_t local_size = session.context.world.local_size;
   const int64_t sharers = device == nullptr ? local_size : 1;
   const int64_t host_memory =
-      LeastOfRanks(session.ranks, ValueOrThrow(AllowedMemory()) / local_size);
+      device == nullptr ? 0
+                        : LeastOfRanks(session.ranks, ValueOrThrow(AllowedMemory()) / local_size);
   WeightBytes weights = WeightBytesOf(files);
   weights.mapped /= sharers;
   const MemoryJob job{.params = files.params(),

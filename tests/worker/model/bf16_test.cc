@@ -3,25 +3,15 @@
 // float64. (The losses of a whole run in bf16: tests/worker/train/trajectory_test.cc.)
 #include <cmath>
 
+#include "tests/worker/model/cosine.h"
 #include "tests/worker/model/fixture_model.h"
 #include "worker/train/adamw.h"
 
 namespace mft {
 namespace {
 
+using testing::Cosine;
 using testing::FixtureModel;
-
-double Cosine(std::span<const float> a, std::span<const float> b) {
-  double dot = 0;
-  double aa = 0;
-  double bb = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    dot += static_cast<double>(a[i]) * b[i];
-    aa += static_cast<double>(a[i]) * a[i];
-    bb += static_cast<double>(b[i]) * b[i];
-  }
-  return dot / std::sqrt(aa * bb);
-}
 
 // All samples of a fixture, as one chunk of documents.
 struct Samples {

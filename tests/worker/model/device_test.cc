@@ -11,6 +11,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/worker/model/cosine.h"
 #include "tests/worker/model/device_kernels.h"
 #include "tests/worker/model/fixture_model.h"
 #include "tests/worker/model/random_weights.h"
@@ -24,6 +25,7 @@ namespace mft {
 namespace {
 
 using testing::BatchOf;
+using testing::Cosine;
 using testing::DeviceKernels;
 using testing::FixtureBatch;
 
@@ -36,18 +38,6 @@ std::vector<float> GradOf(ParamStore& store) {
         values.data(), store.grad().data(), values.size() * sizeof(float));
   }
   return values;
-}
-
-double Cosine(const std::vector<float>& a, const std::vector<float>& b) {
-  double dot = 0;
-  double aa = 0;
-  double bb = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    dot += static_cast<double>(a[i]) * b[i];
-    aa += static_cast<double>(a[i]) * a[i];
-    bb += static_cast<double>(b[i]) * b[i];
-  }
-  return dot / std::sqrt(aa * bb);
 }
 
 double LargestDifference(const std::vector<float>& a, const std::vector<float>& b) {

@@ -18,29 +18,20 @@
 namespace mft {
 namespace {
 
+using testing::DeviceFormat;
 using testing::DeviceKernels;
 using testing::Hash;
 using testing::HashesInEveryOrder;
 using testing::MovingParams;
 using testing::TrainedHash;
 
-struct Format {
-  const char* name;
-  bool bf16;
-  bool quantise;
-  bool moe;
-};
-void PrintTo(const Format& format, std::ostream* out) {
-  *out << format.name;
-}
-
-class OffloadedDeviceWeights : public ::testing::TestWithParam<Format> {};
+class OffloadedDeviceWeights : public ::testing::TestWithParam<DeviceFormat> {};
 INSTANTIATE_TEST_SUITE_P(All,
                          OffloadedDeviceWeights,
-                         ::testing::Values(Format{"Fp32", false, false, false},
-                                           Format{"Bf16", true, false, false},
-                                           Format{"Fp8", true, true, false},
-                                           Format{"Experts", true, false, true}),
+                         ::testing::Values(DeviceFormat{"Fp32", false, false, false},
+                                           DeviceFormat{"Bf16", true, false, false},
+                                           DeviceFormat{"Fp8", true, true, false},
+                                           DeviceFormat{"Experts", true, false, true}),
                          [](const auto& param) { return std::string(param.param.name); });
 
 TEST_P(OffloadedDeviceWeights, AreThoseOfTheResidentSourceInEveryOrder) {

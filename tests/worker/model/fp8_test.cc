@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/emulated_device.h"
+#include "tests/worker/model/cosine.h"
 #include "tests/worker/model/device_kernels.h"
 #include "tests/worker/model/random_weights.h"
 #include "worker/model/device_weights.h"
@@ -22,6 +23,7 @@
 namespace mft {
 namespace {
 
+using testing::Cosine;
 using testing::DeviceKernels;
 
 const ModelParams kParams{.dim = 256,
@@ -70,18 +72,6 @@ Step StepOf(const KernelTable& kernels, bool quantise, TransformerOptions option
   kernels.memory->download(
       step.gradient.data(), store.grad().data(), step.gradient.size() * sizeof(float));
   return step;
-}
-
-double Cosine(const std::vector<float>& a, const std::vector<float>& b) {
-  double dot = 0;
-  double aa = 0;
-  double bb = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    dot += static_cast<double>(a[i]) * b[i];
-    aa += static_cast<double>(a[i]) * a[i];
-    bb += static_cast<double>(b[i]) * b[i];
-  }
-  return dot / std::sqrt(aa * bb);
 }
 
 // Products round to 3 bits of mantissa, everything else is that of bf16.

@@ -2,7 +2,9 @@
 // What sources of a device's weights are compared by.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <ostream>
 #include <vector>
 
 #include "common/checkpoint/model_params.h"
@@ -11,6 +13,17 @@
 #include "worker/model/weight_source.h"
 
 namespace mft::testing {
+
+// What the weights are on the device.
+struct DeviceFormat {
+  const char* name;
+  bool bf16;
+  bool quantise;
+  bool moe;
+};
+inline void PrintTo(const DeviceFormat& format, std::ostream* out) {
+  *out << format.name;
+}
 
 // Five blocks with sides that fp8 allows.
 ModelParams MovingParams(bool moe);

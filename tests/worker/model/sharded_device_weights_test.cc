@@ -23,6 +23,7 @@
 namespace mft {
 namespace {
 
+using testing::DeviceFormat;
 using testing::HashesInEveryOrder;
 using testing::MovingParams;
 using testing::TrainedHash;
@@ -79,18 +80,8 @@ class EmulatedCommunicator final : public DeviceCommunicator {
   void* target_ = nullptr;
 };
 
-struct Format {
-  const char* name;
-  bool bf16;
-  bool quantise;
-  bool moe;
-};
-void PrintTo(const Format& format, std::ostream* out) {
-  *out << format.name;
-}
-
 // What a rank finds wrong, as its exit code.
-int CompareOnRank(Communicator& comm, const Format& format) {
+int CompareOnRank(Communicator& comm, const DeviceFormat& format) {
   SetCpuThreads(1);  // a forked process has no other
   const KernelTable& kernels = testing::EmulatedKernels(format.bf16);
   const ModelParams params = MovingParams(format.moe);
@@ -117,16 +108,17 @@ int CompareOnRank(Communicator& comm, const Format& format) {
   return comm.Barrier().ok() ? 0 : 4;  // all made the same calls
 }
 
-class ShardedDeviceWeights : public ::testing::TestWithParam<std::tuple<Format, int64_t>> {};
-INSTANTIATE_TEST_SUITE_P(All,
-                         ShardedDeviceWeights,
-                         ::testing::Combine(::testing::Values(Format{"Fp32", false, false, false},
-                                                              Format{"Fp8", true, true, false},
-                                                              Format{"Experts", true, false, true}),
-                                            ::testing::Values(1, 2, 3)),
-                         [](const auto& param) {
-                           return StrCat(std::get<0>(param.param).name, std::get<1>(param.param));
-                         });
+class ShardedDeviceWeights : public ::testing::TestWithParam<std::tuple<DeviceFormat, int64_t>> {};
+INSTANTIATE_TEST_SUITE_P(
+    All,
+    ShardedDeviceWeights,
+    ::testing::Combine(::testing::Values(DeviceFormat{"Fp32", false, false, false},
+                                         DeviceFormat{"Fp8", true, true, false},
+                                         DeviceFormat{"Experts", true, false, true}),
+                       ::testing::Values(1, 2, 3)),
+    [](const auto& param) {
+      return StrCat(std::get<0>(param.param).name, std::get<1>(param.param));
+    });
 
 TEST_P(ShardedDeviceWeights, AreAndTrainToTheBitsOfResidentOnes) {
   const auto [format, world_size] = GetParam();

@@ -187,6 +187,27 @@ TEST(MemoryPlanner, SaysThatNoLengthFits) {
   EXPECT_NE(status.message().find("no seq_len would fit"), std::string::npos) << status.message();
 }
 
+// FlashAttention's sums: 128 rows more a document, several of one where that leaves a device idle.
+TEST(MemoryPlanner, CountsWhatAttentionsBackwardPassTakes) {
+  MemoryJob job{.params = testing::Mistral7B(),
+                .rank = 16,
+                .target_modules = {"wq"},
+                .microbatch_rows = 16'384,
+                .longest_document = 16'384,
+                .device = &testing::EmulatedKernels(true)};
+  const auto program = [&] {
+    return ForecastMemory(
+               job, RecomputePolicy::kNothing, WeightPlacement::kResident, GpuSizes(16'384))
+        .program;
+  };
+  const int64_t one_document = program();
+  job.deterministic = true;  // 5 sums: 148 multiprocessors, 32 heads
+  EXPECT_GT(program() - one_document, int64_t{3} * 16'384 * 4096 * 4);
+  job.deterministic = false;
+  job.mean_document = 40;
+  EXPECT_GT(program() - one_document, int64_t{700} << 20);
+}
+
 // A model that no GPU holds: in parts on all of them, or on the host.
 TEST(MemoryPlanner, MovesWeightsToADeviceThatDoesNotHoldThem) {
   const KernelTable& kernels = testing::EmulatedKernels(true);
